@@ -1,0 +1,5 @@
+"""`python -m selfsight`."""
+
+from selfsight.cli import main
+
+main()

@@ -1,0 +1,19 @@
+"""Augmentation of whole batches: draw every random number, then apply on the device."""
+
+from selfsight.augment.policies import ENTRIES, POLICIES, Entry, MultiCrop, Policy, multi_crop, suits
+from selfsight.augment.views import Crops, Group, ViewsConfig, build, preview
+
+__all__ = [
+    "ENTRIES",
+    "POLICIES",
+    "Crops",
+    "Entry",
+    "Group",
+    "MultiCrop",
+    "Policy",
+    "ViewsConfig",
+    "build",
+    "multi_crop",
+    "preview",
+    "suits",
+]

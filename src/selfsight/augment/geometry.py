@@ -1,0 +1,185 @@
+"""Crop, resize, flip, blur and rotation of whole batches.
+
+Resizing an axis-aligned crop is separable: output = Wy picture Wx^T, with one small matrix of interpolation weights per
+axis and sample. Antialiasing, a horizontal flip (reversed rows of Wx) and a Gaussian blur (a banded matrix times W) cost
+nothing more, and the work is a batched matrix product on any device.
+Legend: V views, B batch, n samples (views flattened in), C channels, H and W source size, s output side.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+TRIES = 10
+"""Candidates of a random box; the first that fits is taken (torchvision's number)."""
+CROP_DRAWS = 2 * TRIES + 2
+"""Uniforms of one box: areas, aspect ratios, top, left."""
+_TABLE_BYTES = 16 << 20
+_CHUNK_BYTES = {"cpu": 8 << 20}
+
+
+def random_boxes(u: Tensor, sizes: Tensor, scale: Tensor, ratio: Tensor) -> Tensor:
+    """Boxes of RandomResizedCrop with torchvision's distribution and rounding, vectorised.
+
+    Args:
+        u: (..., CROP_DRAWS or more) uniforms in [0, 1).
+        sizes: (..., 2) height and width of each picture in pixels.
+        scale: (..., 2) lowest and highest area as a fraction of the picture's.
+        ratio: (..., 2) lowest and highest width / height, sampled log-uniformly.
+
+    Returns:
+        (..., 4) int64 top, left, height, width. Where none of the candidates fits: the central crop of the nearest
+        allowed aspect ratio.
+    """
+    u, scale, ratio = u.double(), scale.double(), ratio.double()
+    size = sizes.double()
+    h_in, w_in = size[..., :1], size[..., 1:]
+    low, high = scale[..., :1], scale[..., 1:]
+    area = (h_in * w_in) * (low + (high - low) * u[..., :TRIES])
+    low, high = ratio[..., :1].log(), ratio[..., 1:].log()
+    aspect = (low + (high - low) * u[..., TRIES : 2 * TRIES]).exp()
+    width, height = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (width > 0) & (width <= w_in) & (height > 0) & (height <= h_in)
+    first = fits.to(torch.uint8).argmax(-1, keepdim=True)
+    found = fits.gather(-1, first)
+    shape = w_in / h_in
+    whole_h = torch.where(shape < ratio[..., :1], (w_in / ratio[..., :1]).round(), h_in)
+    whole_w = torch.where(shape > ratio[..., 1:], (h_in * ratio[..., 1:]).round(), w_in)
+    height = torch.where(found, height.gather(-1, first), whole_h)
+    width = torch.where(found, width.gather(-1, first), whole_w)
+    room = size - torch.cat([height, width], -1)
+    corner = torch.where(found, (u[..., 2 * TRIES : CROP_DRAWS] * (room + 1)).floor(), (room / 2).floor())
+    return torch.cat([corner, height, width], -1).long()
+
+
+def central_boxes(sizes: Tensor) -> Tensor:
+    """The largest central square: (..., 2) height and width -> (..., 4) int64 top, left, height, width."""
+    side = sizes.amin(-1, keepdim=True).expand_as(sizes)
+    return torch.cat([(sizes - side) // 2, side], -1).long()
+
+
+def resize_weights(
+    start: Tensor, length: Tensor, flip: Tensor, size_in: int, size_out: int, interpolation: Interpolation
+) -> Tensor:
+    """Interpolation weights along one axis, antialiased: those of `F.interpolate(..., antialias=True)`.
+
+    Bicubic is Keys' kernel with a = -0.5 (Keys 1981, eq. 15); when shrinking, the kernel is stretched by the scale.
+
+    Args:
+        start, length: (n,) first pixel and length of the crop.
+        flip: (n,) bool, mirror the output.
+        size_in, size_out: length of the source axis and of the output axis.
+
+    Returns:
+        (n, size_out, size_in) float32; rows sum to 1; zero outside the crop.
+    """
+    start, length = start.float(), length.float()
+    at = torch.arange(size_out, device=start.device) + 0.5
+    step = length / size_out
+    centre = step[:, None] * torch.where(flip[:, None], size_out - at, at)
+    pixel = torch.arange(size_in, device=start.device) - start[:, None] + 0.5
+    stretch = 1 / step.clamp(min=1)[:, None]
+    far = torch.where((pixel > 0) & (pixel < length[:, None]), pixel * stretch, 1e9)
+    distance = (far[:, None, :] - (centre * stretch)[:, :, None]).abs_()
+    if interpolation == "bilinear":
+        weight = distance.neg_().add_(1).clamp_(min=0)
+    else:
+        tail = distance.neg_().add_(2).clamp_(min=0)  # 2 - |x|: the outer lobe, continued inwards
+        core = (tail - 1).clamp_(min=0)
+        weight = (tail - 1).mul_(tail).mul_(tail).mul_(0.5).add_(core.square() * (1 - 2 * core))
+    return weight.div_(weight.sum(-1, keepdim=True))
+
+
+@lru_cache(maxsize=16)
+def _table(size_in: int, size_out: int, interpolation: Interpolation, device: torch.device) -> Tensor:
+    """Weights of every (flip, length, start): a small picture has few crops, so looking them up is one pass."""
+    length = torch.arange(1, size_in + 1).repeat_interleave(torch.arange(size_in, 0, -1))
+    start = torch.cat([torch.arange(n) for n in range(size_in, 0, -1)])
+    flip = torch.zeros(len(start), dtype=torch.bool)
+    both = [resize_weights(start, length, f, size_in, size_out, interpolation) for f in (flip, ~flip)]
+    return torch.cat(both).to(device)
+
+
+def axis_weights(
+    start: Tensor, length: Tensor, flip: Tensor, size_in: int, size_out: int, interpolation: Interpolation
+) -> Tensor:
+    """`resize_weights`, looked up in a table of all crops where that table is small (32 px: 4 MiB)."""
+    crops = size_in * (size_in + 1) // 2
+    if 8 * crops * size_in * size_out > _TABLE_BYTES:
+        return resize_weights(start, length, flip, size_in, size_out, interpolation)
+    shorter = length - 1
+    index = shorter * (size_in + 1) - shorter * length // 2 + start + flip * crops
+    return _table(size_in, size_out, interpolation, start.device).index_select(0, index)
+
+
+def resample(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Apply the matrices of every view to every picture.
+
+    Args:
+        pixels: (B, C, H, W) uint8 or float.
+        rows: (B, V, s, H) float32 weights along the height.
+        columns: (B, V, s, W) float32 weights along the width.
+
+    Returns:
+        (V, B, C, s, s) float32, in the units of `pixels`.
+    """
+    count, channels, height, width = pixels.shape
+    views, side = rows.shape[1], rows.shape[2]
+    out = torch.empty(views, count, channels, side, side, device=pixels.device)
+    per_sample = 4 * channels * height * (width + views * side)
+    chunk = max(1, _CHUNK_BYTES.get(pixels.device.type, 1 << 30) // per_sample)
+    for first in range(0, count, chunk):
+        part = slice(first, first + chunk)
+        source = pixels[part].float().reshape(-1, channels * height, width)
+        number = len(source)
+        wide = torch.bmm(source, columns[part].reshape(number, views * side, width).transpose(1, 2))
+        wide = wide.view(number * channels, height, views * side)
+        for v in range(views):
+            left = rows[part, v, None].expand(-1, channels, -1, -1).reshape(number * channels, side, height)
+            target = out[v, part].view(number * channels, side, side)
+            torch.bmm(left, wide[:, :, v * side : (v + 1) * side], out=target)
+    return out
+
+
+def blur_taps(side: int) -> int:
+    """Taps of the blur of a picture of this side: a tenth of it, odd, at least 3 (224 px: 23, 96 px: 9, 32 px: 3)."""
+    return max(3, side // 10 | 1)
+
+
+@lru_cache(maxsize=16)
+def _shifts(side: int, taps: int, device: torch.device) -> Tensor:
+    """(taps, side * side): tap t as a matrix that shifts by t - taps // 2, borders reflected."""
+    place = torch.arange(side)[None, :] + torch.arange(taps)[:, None] - taps // 2
+    place = (side - 1) - ((side - 1) - place.abs()).abs()
+    return F.one_hot(place, side).float().flatten(1).to(device)
+
+
+def blur_matrices(sigma: Tensor, side: int) -> Tensor:
+    """Gaussian blur along one axis with `blur_taps(side)` taps and reflected borders: (n,) pixels -> (n, side, side)."""
+    taps = blur_taps(side)
+    offset = torch.arange(taps, device=sigma.device) - taps // 2
+    kernel = torch.softmax(-0.5 * (offset / sigma[:, None]).square(), -1)
+    return (kernel @ _shifts(side, taps, sigma.device)).view(-1, side, side)
+
+
+def blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur per sample. x (n, C, s, s), sigma (n,) in pixels -> (n, C, s, s)."""
+    matrix = blur_matrices(sigma, x.shape[-1])[:, None]
+    return matrix @ x @ matrix.transpose(-1, -2)
+
+
+def rotate(x: Tensor, degrees: Tensor) -> Tensor:
+    """Rotate counter-clockwise about the centre, bilinear, black outside. x (n, C, s, s), degrees (n,)."""
+    angle = degrees * (math.pi / 180)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    theta = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -1,0 +1,165 @@
+"""Checkpoints (tensors only, no pickle of code) and encoders (safetensors with a JSON header). Written atomically."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from selfsight import encoders
+from selfsight._version import __version__
+from selfsight.errors import WrongUse
+
+FORMAT = 1  #: layout of checkpoints; a checkpoint of another layout is refused
+
+
+def atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, flush it to disk, then put it in place at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, whole or not at all."""
+    atomic(path, lambda part: part.write_text(text))
+
+
+class Checkpoint(NamedTuple):
+    """All that a run needs to go on."""
+
+    step: int  #: optimizer steps done
+    method: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    run: str  #: the resolved run as YAML
+    extra: dict[str, Any]  #: seconds so far, best k-NN, ... (plain numbers and strings)
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint."""
+    content = {"format": FORMAT, "version": __version__, **checkpoint._asdict()}
+    atomic(path, lambda part: torch.save(content, part))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        WrongUse: the file is missing, damaged, not a checkpoint of selfsight, or of another layout.
+    """
+    if not path.is_file():
+        raise WrongUse(f"no checkpoint at {str(path)!r}: give the run folder that `selfsight pretrain` wrote")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for files that are not its own
+        raise WrongUse(
+            f"{str(path)!r} is not a readable checkpoint ({type(error).__name__}): give another file"
+        ) from None
+    if not isinstance(content, dict) or "format" not in content:
+        raise WrongUse(f"{str(path)!r} is not a checkpoint of selfsight: give one from a run's checkpoints folder")
+    if content["format"] != FORMAT:
+        raise WrongUse(
+            f"{str(path)!r} has layout {content['format']} of selfsight {content.get('version', '?')}, this is selfsight "
+            f"{__version__} with layout {FORMAT}: use that version, or start a new run"
+        )
+    return Checkpoint(*(content[name] for name in Checkpoint._fields))
+
+
+def load_into(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    """Load weights exactly. Raises WrongUse if they belong to another architecture or method."""
+    own = module.state_dict()
+    missing, extra = own.keys() - state.keys(), state.keys() - own.keys()
+    shape = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    if missing or extra or shape:
+        first = next(iter(sorted(missing | extra) or sorted(shape)))
+        raise WrongUse(
+            f"{what} does not fit this method and encoder ({len(missing)} entries missing, {len(extra)} unknown, "
+            f"{len(shape)} of another shape; first: {first}): use the settings it was made with"
+        )
+    module.load_state_dict(state)
+
+
+class Encoder(nn.Module):
+    """What training leaves behind: (B, C, H, W) float in [0, 1] -> (B, D), normalisation included."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, mean: Tensor, std: Tensor, header: dict[str, Any]) -> None:
+        super().__init__()
+        self.net, self.header, self.dim = net, header, int(net.dim)  # type: ignore[arg-type]
+        self.register_buffer("mean", mean.float().view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", std.float().view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net((images - self.mean) / self.std)
+
+    def embed(self, images: Any, batch_size: int = 256) -> Any:
+        """Features of a folder, a list of paths, PIL images or uint8 arrays: numpy (N, D) float32."""
+        from selfsight.evaluate.embed import embed  # the data side is only needed here
+
+        return embed(self, images, batch_size=batch_size).features
+
+
+def save_encoder(path: Path, net: nn.Module, header: dict[str, Any]) -> None:
+    """Weights of the bare encoder as safetensors; `header` says how to rebuild it (JSON)."""
+    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    atomic(path, lambda part: save_file(state, part, {"selfsight": json.dumps(header), "format": "pt"}))
+
+
+def load_encoder(path: Path, net: nn.Module | None = None) -> Encoder:
+    """An encoder from a run folder, a checkpoint or an encoder.safetensors, in eval mode on the CPU.
+
+    Args:
+        path: run folder or file.
+        net: the module to fill, for encoders that are not in ENCODERS.
+
+    Raises:
+        WrongUse: no such file, a damaged one, or one that selfsight did not write.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [path / "encoder.safetensors", path / "checkpoints" / "last.pt"]
+        path = next((p for p in found if p.is_file()), path)
+        if path.is_dir():
+            raise WrongUse(
+                f"{str(path)!r} is not a run folder with an encoder: give a folder that `selfsight pretrain` wrote"
+            )
+    if not path.is_file():
+        raise WrongUse(
+            f"no run or checkpoint at {str(path)!r}: give a run folder, a checkpoint or an encoder.safetensors"
+        )
+    if path.suffix == ".pt":
+        checkpoint = load(path)
+        header = json.loads(checkpoint.extra["encoder"])
+        start = "encoder."
+        state = {k.removeprefix(start): v for k, v in checkpoint.method.items() if k.startswith(start)}
+    else:
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {}).get("selfsight", "null"))
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise WrongUse(f"{str(path)!r} is not a readable safetensors file ({error}): give another file") from None
+        if header is None:
+            raise WrongUse(f"{str(path)!r} was not written by selfsight: give the encoder.safetensors of a run")
+    if net is None:
+        if header["encoder"] == "custom":
+            raise WrongUse(
+                f"the encoder in {str(path)!r} is your own module: load it with selfsight.load(path, net=module)"
+            )
+        config = encoders.EncoderConfig(**header["net"])
+        net = encoders.build(header["encoder"], header["channels"], header["image_size"], config)
+    load_into(net, state, str(path))
+    return Encoder(net, torch.tensor(header["mean"]), torch.tensor(header["std"]), header).eval()

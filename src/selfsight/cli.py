@@ -1,0 +1,445 @@
+"""The command line. Verbs are thin: they parse, call the library, print.
+
+Exit codes: 0 done, 2 wrong use (one line, no traceback), 1 a run failed, 130/143 interrupted (a checkpoint is written).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from selfsight._version import __version__
+from selfsight.errors import WrongUse, perhaps
+
+if TYPE_CHECKING:
+    from selfsight.run import Run
+
+HELP = f"""selfsight {__version__}: learn visual representations from unlabelled pictures
+
+usage: selfsight VERB ...        (selfsight VERB --help says more, with an example)
+
+  pretrain [METHOD] --data DATA  train an encoder; METHOD is simclr unless named
+  resume RUN                     go on with an interrupted run, exactly
+  evaluate RUN                   k-NN, ridge and logistic regression on frozen features
+  embed RUN --data DATA --out F  features of pictures as .npz, .csv or .parquet
+  export RUN --format timm       the encoder for other programs
+  report RUN [RUN ...]           one HTML page that opens offline
+  list [WHAT]                    methods, encoders, data, recipes, policies, protocols
+
+try:  selfsight pretrain simclr --data shapes --out runs/first
+      selfsight pretrain simclr --data ~/photos --out runs/photos
+
+every verb takes --json: one JSON object on stdout, everything else on stderr
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the `selfsight` command."""
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(argv: list[str]) -> int:
+    """Run a command line; its exit code."""
+    try:
+        return _run(argv)
+    except WrongUse as error:
+        print(f"selfsight: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("selfsight: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    verb, rest = argv[0], argv[1:]
+    if verb not in VERBS:
+        known = ", ".join(VERBS)
+        hint = perhaps(verb, set(VERBS))
+        raise WrongUse(f"unknown verb {verb!r}.{hint if 'Perhaps' in hint else f' Known: {known}.'}")
+    return VERBS[verb](rest)
+
+
+# ---------------------------------------------------------------------------------------------- parsing
+
+
+def _value(argv: list[str], flag: str) -> str | None:
+    """The value of `--flag value` or `--flag=value`, if given (the last one counts)."""
+    found = None
+    for i, token in enumerate(argv):
+        if token == flag and i + 1 < len(argv):
+            found = argv[i + 1]
+        elif token.startswith(flag + "="):
+            found = token.split("=", 1)[1]
+    return found
+
+
+def _take(argv: list[str], flag: str, valued: bool) -> tuple[str | None, list[str]]:
+    """Take a flag (and its value) out of the arguments."""
+    rest: list[str] = []
+    found: str | None = None
+    tokens = iter(argv)
+    for token in tokens:
+        if token == flag and valued:
+            found = next(tokens, None)
+            if found is None or (found.startswith("--")):
+                raise WrongUse(f"{flag} needs a value")
+        elif token == flag:
+            found = "yes"
+        elif valued and token.startswith(flag + "="):
+            found = token.split("=", 1)[1]
+        else:
+            rest.append(token)
+    return found, rest
+
+
+def _flags(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Flag name -> value of every setting of a dataclass instance, nested ones with dots."""
+    flags: dict[str, Any] = {}
+    for f in dataclasses.fields(value):
+        name, inner = prefix + f.name.replace("_", "-"), getattr(value, f.name)
+        if dataclasses.is_dataclass(inner):
+            flags |= _flags(inner, name + ".")
+        else:
+            flags[name] = inner
+    return flags
+
+
+def _check_flags(argv: list[str], default: Any, verb: str, more: Sequence[str] = ()) -> None:
+    """Refuse unknown flags, with a suggestion, and flags given twice."""
+    known = _flags(default)
+    names = {*known, *more, *(_no(name) for name, value in known.items() if isinstance(value, bool)), "help"}
+    seen: set[str] = set()
+    for token in argv:
+        if not token.startswith("--") or token == "--":
+            continue
+        name = token[2:].split("=", 1)[0].replace("_", "-")
+        if name not in names:
+            hint = perhaps(name, names)
+            raise WrongUse(
+                f"unknown flag --{name}.{hint.replace(chr(39), '', 1).replace(chr(39), '', 1) if 'Perhaps' in hint else f' See `selfsight {verb} --help`.'}"
+            )
+        plain = name.replace("no-", "", 1) if name not in known else name
+        if plain in seen:
+            raise WrongUse(f"--{name} contradicts an earlier --{plain}: give it once")
+        seen.add(plain)
+
+
+def _no(name: str) -> str:
+    """tyro's name for switching a flag off: quiet -> no-quiet, views.clean -> views.no-clean."""
+    head, dot, last = name.rpartition(".")
+    return f"{head}{dot}no-{last}"
+
+
+def _parse(cls: Any, argv: list[str], default: Any, verb: str, description: str | None = None) -> Any:
+    """Parse with tyro; its boxed error messages become one line."""
+    import tyro
+
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            return tyro.cli(cls, args=argv, default=default, prog=f"selfsight {verb}", description=description)
+    except SystemExit as stop:
+        if not stop.code:
+            print(out.getvalue(), end="")
+            raise
+        raise WrongUse(_first_line(err.getvalue() + out.getvalue(), verb)) from None
+
+
+def _first_line(box: str, verb: str) -> str:
+    """The message inside a box of tyro's: up to the first rule or empty line."""
+    words: list[str] = []
+    for line in box.splitlines():
+        text = line.strip("│╭╮╰╯ \t")
+        if line.startswith("╭"):
+            continue
+        if not text or set(text) <= {"─"}:
+            if words:
+                break
+            continue
+        words.append(text)
+    return f"{' '.join(words) or 'wrong arguments'} (see `selfsight {verb} --help`)"
+
+
+# ---------------------------------------------------------------------------------------------- verbs
+
+PRETRAIN = """Train an encoder on pictures.
+
+Example: selfsight pretrain simclr --data ~/photos --out runs/photos
+         selfsight pretrain byol --data cifar10 --encoder resnet18 --epochs 200 --method.momentum 0.996
+Also: --recipe NAME (defaults of a named run), --config FILE (settings from YAML), --dry-run (print the resolved
+settings and stop), --json."""
+
+
+def settings(argv: list[str]) -> Run[Any]:
+    """The Run that the arguments of `pretrain` describe; "auto" is not resolved yet."""
+    from selfsight import recipes
+    from selfsight import run as runs
+    from selfsight.api import has_cuda
+    from selfsight.methods import method_named
+
+    method = argv.pop(0) if argv and not argv[0].startswith("-") else None
+    name, argv = _take(argv, "--recipe", valued=True)
+    config, argv = _take(argv, "--config", valued=True)
+    if method is not None:
+        method_named(method)
+    if name and config:
+        raise WrongUse("--recipe and --config contradict each other: give one (a YAML may say `recipe: NAME` itself)")
+    data = _value(argv, "--data")
+    if config:
+        from pathlib import Path
+
+        if not Path(config).is_file():
+            raise WrongUse(f"no file {config!r}: --config takes a YAML of settings, such as the run.yaml of a run")
+        plain = runs.read_yaml(Path(config).read_text(), config)
+        inner = plain.get("method")
+        told = inner.get("name") if isinstance(inner, dict) else inner
+        if method and told and told != method:
+            raise WrongUse(f"{config} is for method {told}, not {method}: leave out one of the two")
+        which = method or told or "simclr"
+        short = recipes.default_recipe(data or str(plain.get("data", "shapes")), has_cuda(_value(argv, "--device")))
+        base = runs.from_dict(plain, recipes.recipe(which, str(plain.get("recipe") or short)))
+        base = dataclasses.replace(base, out=None)
+    elif name and name in recipes.RECIPES and method is None:
+        base = recipes.RECIPES[name]()
+    else:
+        short = name or recipes.default_recipe(data or "shapes", has_cuda(_value(argv, "--device")))
+        base = recipes.recipe(method or "simclr", short)
+        if not name and data is not None:
+            base = dataclasses.replace(base, data=data)
+    _check_flags(argv, base, "pretrain")
+    if any(not token.startswith("-") for token in argv[:1]):
+        raise WrongUse(f"unexpected {argv[0]!r}: the method comes first, then flags (selfsight pretrain --help)")
+    parsed: Run[Any] = _parse(runs.Run[type(base.method)], argv, base, "pretrain", PRETRAIN)  # type: ignore[misc]
+    return parsed
+
+
+def pretrain(argv: list[str]) -> int:
+    """selfsight pretrain."""
+    as_json, argv = _take(argv, "--json", valued=False)
+    dry, argv = _take(argv, "--dry-run", valued=False)
+    chosen = settings(argv)
+    from selfsight import api
+
+    if dry:
+        print(json.dumps(api.plan(chosen), indent=2) if as_json else api.describe(api.plan(chosen)))
+        return 0
+    return _finish(api.pretraining.start(chosen), bool(as_json))
+
+
+def resume(argv: list[str]) -> int:
+    """selfsight resume."""
+    words, as_json, _ = _arguments(
+        argv, ResumeFlags(), "resume", "RUN", "Go on with an interrupted run, exactly.\n\nExample: selfsight resume runs/photos"
+    )
+    from selfsight import api
+
+    return _finish(api.resume(words[0]), as_json)
+
+
+def _finish(result: Any, as_json: bool) -> int:
+    """Print how a pre-training ended; its exit code."""
+    from selfsight import api
+
+    if as_json and result.summary:
+        print(json.dumps(result.summary))
+    elif result.summary:
+        print(api.describe_result(result))
+    return int(result.code)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResumeFlags:
+    """`resume` takes no flags but --json."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateFlags:
+    """Flags of `evaluate`."""
+
+    train: str | None = None
+    """Labelled pictures to learn from; default: those of the run."""
+    test: str | None = None
+    """Labelled pictures to ask; default: the test part of --train, else a hold-out part."""
+    protocols: str = "knn,linear"
+    """Names with commas, see `selfsight list protocols`."""
+    encoder: str = "resnet18"
+    """The network of the baseline `random`."""
+    image_size: int = 0
+    """Side of the pictures in pixels; 0: the run's."""
+    data_root: str | None = None
+    """Where named sets live."""
+    device: str = "auto"
+    """Where features are computed."""
+    seed: int = 0
+    """Seed of `random` and of hold-out parts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedFlags:
+    """Flags of `embed`."""
+
+    data: str = ""
+    """Pictures: a data name, folder, file or list."""
+    out: str = ""
+    """File: .npz, .csv or .parquet."""
+    image_size: int = 0
+    """Side of the pictures in pixels; 0: the run's."""
+    device: str = "auto"
+    """Where features are computed."""
+    data_root: str | None = None
+    """Where named sets live."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportFlags:
+    """Flags of `export`."""
+
+    format: str = "timm"
+    """timm or safetensors."""
+    out: str | None = None
+    """The file; default: RUN/encoder-FORMAT.safetensors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportFlags:
+    """Flags of `report`."""
+
+    out: str | None = None
+    """The page; default: RUN/report.html of the first run."""
+
+
+def _arguments(
+    argv: list[str], default: Any, verb: str, what: str, about: str, many: bool = False
+) -> tuple[list[str], bool, Any]:
+    """Words before the flags, --json, and the flags."""
+    json_flag, argv = _take(argv, "--json", valued=False)
+    if any(token in ("-h", "--help") for token in argv):
+        _parse(type(default), ["--help"], default, f"{verb} {what}", about + "\nAlso: --json (one JSON object on stdout).")
+    words: list[str] = []
+    while argv and not argv[0].startswith("-"):
+        words.append(argv.pop(0))
+    if not words and len(argv) > 1 and not argv[-1].startswith("-") and not argv[-2].startswith("--"):
+        words.append(argv.pop())
+    if what and (not words or (len(words) > 1 and not many)):
+        raise WrongUse(f"{verb} takes {'' if many else 'one '}{what} before its flags (see `selfsight {verb} --help`)")
+    if not what and len(words) > 1:
+        raise WrongUse(f"unexpected {words[1]!r} (see `selfsight {verb} --help`)")
+    _check_flags(argv, default, verb)
+    return words, bool(json_flag), _parse(type(default), argv, default, verb, about)
+
+
+def evaluate(argv: list[str]) -> int:
+    """selfsight evaluate."""
+    about = (
+        "Accuracy of frozen features. RUN is a run folder, a checkpoint, an encoder.safetensors, or a baseline: `random` "
+        "(an untrained --encoder) or `pixels`.\n\n"
+        "Example: selfsight evaluate runs/photos --train labelled/train --test labelled/test --protocols knn,linear"
+    )
+    words, as_json, flags = _arguments(argv, EvaluateFlags(), "evaluate", "RUN", about)
+    from selfsight import api
+
+    given = {**dataclasses.asdict(flags), "protocols": [p for p in flags.protocols.split(",") if p]}
+    found = api.evaluate(words[0], **given)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        _table("protocol top-1 top-5 details", [_row(name, numbers) for name, numbers in found.items()])
+    return 0
+
+
+def _row(name: str, numbers: dict[str, Any]) -> list[str]:
+    top5 = numbers.get("top5")
+    rest = ", ".join(f"{k} {v}" for k, v in numbers.items() if k not in ("top1", "top5") and not isinstance(v, list | dict))
+    return [name, f"{numbers['top1']:.2%}", "" if top5 is None else f"{top5:.2%}", rest]
+
+
+def _table(header: str, rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header.split(), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def embed(argv: list[str]) -> int:
+    """selfsight embed."""
+    about = "Features of pictures.\n\nExample: selfsight embed runs/photos --data ~/photos --out features.npz"
+    words, as_json, flags = _arguments(argv, EmbedFlags(), "embed", "RUN", about)
+    if not flags.data or not flags.out:
+        raise WrongUse("embed needs --data DATA and --out FILE (see `selfsight embed --help`)")
+    from selfsight import api
+
+    found = api.embed(words[0], flags.data, flags.out, image_size=flags.image_size, device=flags.device, data_root=flags.data_root)
+    facts = {"out": flags.out, "pictures": len(found.features), "dim": found.features.shape[1], "labels": found.labels is not None}
+    print(json.dumps(facts) if as_json else f"{facts['pictures']} x {facts['dim']} features in {flags.out}")
+    return 0
+
+
+def export(argv: list[str]) -> int:
+    """selfsight export."""
+    about = "The encoder for other programs; what was written is read back and compared.\n\nExample: selfsight export runs/photos --format timm"
+    words, as_json, flags = _arguments(argv, ExportFlags(), "export", "RUN", about)
+    from selfsight.formats import export as write
+
+    path = write(words[0], flags.format, flags.out)
+    print(json.dumps({"out": str(path), "format": flags.format}) if as_json else f"{path} (read back: same features)")
+    return 0
+
+
+def report(argv: list[str]) -> int:
+    """selfsight report."""
+    about = "One HTML page on one or several runs; it opens offline.\n\nExample: selfsight report runs/a runs/b --out compare.html"
+    words, as_json, flags = _arguments(argv, ReportFlags(), "report", "RUN [RUN ...]", about, many=True)
+    from pathlib import Path
+
+    from selfsight.report import report as write
+
+    out = Path(flags.out) if flags.out else Path(words[0]) / "report.html"
+    path = write([Path(word) for word in words], out)
+    print(json.dumps({"out": str(path)}) if as_json else str(path))
+    return 0
+
+
+def list_(argv: list[str]) -> int:
+    """selfsight list."""
+    about = "What there is: methods, encoders, data, recipes, policies, protocols, formats.\n\nExample: selfsight list methods"
+    words, as_json, _ = _arguments(argv, ResumeFlags(), "list", "", about)
+    catalogues = ("methods", "encoders", "data", "recipes", "policies", "protocols", "formats")
+    if words and words[0] not in catalogues:
+        raise WrongUse(f"nothing to list under {words[0]!r}.{perhaps(words[0], set(catalogues))}")
+    from selfsight import catalogue
+
+    found = {what: catalogue.entries(what) for what in (words or catalogues)}
+    if as_json:
+        print(json.dumps(found[words[0]] if words else found))
+        return 0
+    for what, entries in found.items():
+        if not words:
+            print(f"{what}:")
+        _table("name about", [[name, about] for name, about in entries.items()])
+        if not words:
+            print()
+    return 0
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "pretrain": pretrain, "resume": resume, "evaluate": evaluate, "embed": embed, "export": export, "report": report,
+    "list": list_,
+}  # fmt: skip

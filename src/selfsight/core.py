@@ -1,0 +1,124 @@
+"""The protocol: what a method is. Read this first, then train.py.
+
+Legend of shapes used all over the package: V views, B batch, N samples, C channels, D features, K classes or prototypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Views = dict[str, Tensor]
+"""Name -> (V, B, ...): views of one shape share one tensor. Float pictures are normalised."""
+
+
+class Images(NamedTuple):
+    """Pictures of one batch as they come from the data side."""
+
+    pixels: Tensor  #: (B, C, H, W) uint8; smaller pictures are padded at the right and the bottom
+    sizes: Tensor | None = None  #: (B, 2) int64 true height and width on the CPU; None: every picture is H x W
+
+
+class Output(NamedTuple):
+    """What a method's forward returns."""
+
+    loss: Tensor  #: () to minimise
+    logs: dict[str, Tensor] = {}  #: () each, only logged
+    carry: dict[str, Tensor] = {}  #: (rows, ...) each: what after_step folds into buffers
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training is."""
+
+    index: int  #: number of optimizer steps done
+    total: int  #: number of optimizer steps of the whole run
+    per_epoch: int  #: optimizer steps of one epoch
+    rng: torch.Generator  #: the same on every rank; for the two hooks
+
+    @property
+    def progress(self) -> float:
+        """0 at the first step, towards 1 at the end: every schedule is a function of this."""
+        return self.index / self.total
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of this step, from 0."""
+        return self.index // self.per_epoch
+
+    @property
+    def epoch_starts(self) -> bool:
+        """True at the first step of an epoch."""
+        return self.index % self.per_epoch == 0
+
+
+class Data(Protocol):
+    """What a method may know of the data: never a label."""
+
+    image_size: int  #: side of a whole view in pixels
+    channels: int
+
+    def __len__(self) -> int:
+        """N, number of training pictures."""
+        ...
+
+    def sweep(self, fn: Callable[[Tensor], Tensor]) -> Tensor:
+        """Apply `fn` to every picture, in index order, without gradient, in eval mode of the module that `fn` is.
+
+        `fn`: normalised (b, C, S, S) float, whole pictures without augmentation -> (b, ...). Returns (N, ...) on the
+        device, equal on every process. The method's training mode is as before afterwards.
+        """
+        ...
+
+
+class ViewMaker(Protocol):
+    """The augmentation of a method: every random number first, then pure, batched work on the device."""
+
+    def draw(self, count: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """Every random number for `count` pictures, on the CPU: name -> (count, ...)."""
+        ...
+
+    def __call__(self, images: Tensor | Images | dict[str, Tensor], draws: dict[str, Tensor]) -> Views:
+        """uint8 pictures of B rows and their draws -> views. A dict holds pictures that are cropped already."""
+        ...
+
+
+class Method(nn.Module):
+    """A self-supervised method. Built as `METHODS[name](config, encoder, data)`; `views` is set by the builder.
+
+    `forward` is deterministic and changes nothing but batch statistics; state lives in parameters and persistent
+    buffers that exist after `__init__`, and changes in the two hooks only.
+    """
+
+    Config: ClassVar[type]  #: frozen dataclass of the method's settings
+    sample_mean: ClassVar[bool] = False  #: the loss is a mean over samples, so accumulation equals the whole batch
+    global_views: ClassVar[int] = 2  #: how many whole views `forward` reads
+    local_views: ClassVar[bool] = False  #: `forward` reads small crops too
+    encoder: nn.Module  #: (B, C, S, S) -> (B, D), what training leaves behind
+    views: Any  #: a ViewMaker
+
+    def forward(self, views: Views, index: Tensor, step: Step) -> Output:
+        """Loss of this process's rows. `index`: (B,) int64, which pictures they are."""
+        raise NotImplementedError
+
+    def before_step(self, step: Step, data: Data) -> None:
+        """Optional hook, before the views of a step are made."""
+
+    def after_step(self, step: Step, carry: dict[str, Tensor]) -> None:
+        """Optional hook, after the optimizer's step. `carry` holds the rows of *all* ranks, detached."""
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups of trainable parameters: `params`, and any of start (step), lr_scale, lr_fixed, momentum, weight_decay."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, C, S, S) normalised -> (B, D) the head's output, for the health monitors; default: the encoder's."""
+        return self.encoder(images)
+
+    def constant_loss(self, batch: int) -> float | None:
+        """The loss of constant outputs at this global batch size, a sign of collapse; None: it has no such value."""
+        return None

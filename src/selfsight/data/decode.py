@@ -1,0 +1,145 @@
+"""One picture file -> one uint8 tensor, the same whether it is cached, decoded ahead or decoded now.
+
+Legend: H, W height and width, C channels. The *canonical* picture is upright (EXIF), 8 bit, gray or RGB, its shorter
+side at most `shorter` pixels and its longer side at most `LONGEST * shorter`.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+LONGEST = 4  # a panorama is reduced until it fits, so that it cannot blow up the batch it is padded into
+_GRAY = {"1", "L", "I", "F", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TOPS = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .tif .tiff .webp .avif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .pcx".split()
+)
+"""Files that are taken for pictures; the others in a folder are left alone."""
+
+
+class Unreadable(Exception):
+    """A file that is no picture, with the reason in a few words."""
+
+
+class Header(NamedTuple):
+    """What the first bytes of a file tell."""
+
+    height: int
+    width: int
+    gray: bool
+
+
+def probe(path: str | Path) -> Header:
+    """Size and kind of a picture without decoding it.
+
+    Raises:
+        Unreadable: not a picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            return Header(picture.height, picture.width, picture.mode in _GRAY)
+    except Exception as error:  # decoders raise anything on broken files
+        raise Unreadable(reason(error)) from None
+
+
+def read(source: str | Path | Image.Image, channels: int, shorter: int) -> Tensor:
+    """The canonical picture: (C, H, W) uint8. `channels`: 1 or 3; `shorter`: 0 keeps the size.
+
+    Raises:
+        Unreadable: not a picture, truncated, or so large that it looks like a decompression bomb.
+    """
+    try:
+        if isinstance(source, Image.Image):
+            return _canonical(source, channels, shorter)
+        with Image.open(source) as picture:
+            return _canonical(picture, channels, shorter)
+    except Exception as error:  # decoders raise anything on broken files
+        raise Unreadable(reason(error)) from None
+
+
+def fit(height: int, width: int, shorter: int) -> tuple[int, int]:
+    """Height and width of the canonical picture of a `height` x `width` one."""
+    if not shorter:
+        return height, width
+    scale = min(1.0, shorter / min(height, width), LONGEST * shorter / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def reason(error: BaseException) -> str:
+    """Why a picture cannot be read, in a few words."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "too large: more than twice Pillow's limit of pixels"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture"
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    text = " ".join(str(error).split())[:120]
+    return text or type(error).__name__
+
+
+def _canonical(picture: Image.Image, channels: int, shorter: int) -> Tensor:
+    if shorter:
+        height, width = fit(picture.height, picture.width, shorter)
+        # JPEG can be decoded at 1/2, 1/4 or 1/8 for much less; twice the wanted size keeps the resize honest
+        picture.draft(None, (2 * width, 2 * height))
+    size = picture.size
+    turn = _TURNS.get(_orientation(picture))
+    picture.load()
+    if picture.format == "TIFF" and picture.size != size:
+        turn = None  # Pillow turns this format by itself
+    height, width = fit(picture.height, picture.width, shorter)
+    picture = _eight_bit(picture, "L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    if turn is not None:
+        picture = picture.transpose(turn)
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # broken EXIF in a sound picture
+        return 1
+
+
+def _eight_bit(picture: Image.Image, mode: str) -> Image.Image:
+    """Any Pillow mode -> "L" or "RGB"; transparent parts show white, as a viewer would show them."""
+    if picture.mode.startswith(("I", "F")):
+        tops = _TOPS.get(picture.mode, (65535.0,))  # the others are I;16 of some byte order
+        picture = Image.fromarray(_to_bytes(np.asarray(picture), tops))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, picture)
+    if picture.mode not in (mode, "RGB", "L"):
+        picture = picture.convert("RGB")
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _to_bytes(values: np.ndarray[Any, Any], tops: tuple[float, ...]) -> np.ndarray[Any, Any]:
+    """(H, W) integers or floats -> uint8: the first range 0..top that holds them, else their own range."""
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("values that are not numbers")
+    low, high = float(values.min()), float(values.max())
+    top = next((top for top in tops if low >= 0 and high <= top), None)
+    if top is None:
+        values, top = values - low, max(high - low, 1e-12)
+    return (values * (255 / top)).round().astype(np.uint8)

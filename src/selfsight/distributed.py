@@ -1,0 +1,175 @@
+"""The only file that knows there may be more than one process. Legend: W processes, B rows of one process."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as td
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def world() -> int:
+    """Number of processes."""
+    return td.get_world_size() if td.is_available() and td.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, 0..W-1."""
+    return td.get_rank() if td.is_available() and td.is_initialized() else 0
+
+
+def start(device: torch.device) -> None:
+    """Join the group that torchrun announced in the environment; alone, do nothing."""
+    if is_worker() and not td.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        td.init_process_group(backend, timeout=timedelta(minutes=30))
+
+
+def is_worker() -> bool:
+    """This process is one of several that torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def stop() -> None:
+    """Leave the group."""
+    if td.is_available() and td.is_initialized():
+        td.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if world() > 1:
+        td.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        parts = [torch.empty_like(x) for _ in range(world())]
+        td.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        grad = grad.contiguous().clone()
+        td.all_reduce(grad)  # every process's loss may depend on our rows: sum, then take ours
+        return own(grad)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        x = x.contiguous().clone()
+        td.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        grad = grad.contiguous().clone()
+        td.all_reduce(grad)
+        return grad
+
+
+def gather(x: Tensor) -> Tensor:
+    """(B, ...) of each process -> (W * B, ...) on every process, in rank order; gradients flow back to their owner."""
+    return x if world() == 1 else cast(Tensor, _Gather.apply(x))
+
+
+def all_sum(x: Tensor) -> Tensor:
+    """Sum over processes, with gradient (backward: the sum of the gradients). Use as the reducer of assign.py."""
+    return x if world() == 1 else cast(Tensor, _Sum.apply(x))
+
+
+def all_max(x: Tensor) -> Tensor:
+    """Elementwise maximum over processes, without gradient."""
+    if world() == 1:
+        return x
+    x = x.detach().clone()
+    td.all_reduce(x, td.ReduceOp.MAX)
+    return x
+
+
+def own(x: Tensor) -> Tensor:
+    """The rows of a gathered (W * B, ...) tensor that belong to this process."""
+    return x if world() == 1 else x.chunk(world())[rank()]
+
+
+def own_rows(count: int, device: torch.device | None = None) -> Tensor:
+    """Where this process's `count` rows lie in a gathered tensor: (count,) int64."""
+    return torch.arange(count, device=device) + rank() * count
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's value, on every process."""
+    if world() == 1:
+        return value
+    box = [value]
+    td.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def wrap(module: nn.Module) -> nn.Module:
+    """The module whose call averages gradients over the processes.
+
+    Buffers are not broadcast: they are equal by construction (hooks see the rows of all ranks), and a contract
+    test proves it.
+    """
+    if world() == 1:
+        return module
+    # static graphs are not assumed: a group that has not started, a head that is skipped, are legal
+    return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=False)
+
+
+def without_sync(model: nn.Module, skip: bool) -> AbstractContextManager[None]:
+    """While `skip`, backward passes of a wrapped module leave gradients local (all but the last micro-batch)."""
+    if skip and isinstance(model, DistributedDataParallel):
+        return cast(AbstractContextManager[None], model.no_sync())
+    return nullcontext()
+
+
+STATUS = "SELFSIGHT_STATUS"  #: environment variable: the file in which the first worker leaves its exit code
+
+
+def launch(processes: int, arguments: list[str], threads: int) -> int:
+    """Start `processes` workers `python -m ARGUMENTS` through torchrun, pass signals on, wait; their exit code.
+
+    A worker that ends in an orderly way writes its code to the file named by STATUS and exits with 0, because torchrun
+    would report any other code as a crash.
+    """
+    with tempfile.TemporaryDirectory(prefix="selfsight-") as folder:
+        status = Path(folder) / "status"
+        environment = {**os.environ, STATUS: str(status), "OMP_NUM_THREADS": str(threads)}
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+        # a session of its own: Ctrl-C reaches us alone, and we pass it on once
+        child = subprocess.Popen([sys.executable, *torchrun, *arguments], env=environment, start_new_session=True)
+        caught: list[int] = []
+
+        def forward(number: int, frame: object) -> None:
+            caught.append(number)
+            child.send_signal(signal.SIGTERM)
+
+        old = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            code = child.wait()
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+        if caught:
+            return 128 + caught[0]
+        return int(status.read_text()) if status.is_file() else (code and 1)
+
+
+def leave_status(code: int) -> bool:
+    """In a worker started by `launch`: report the exit code. False if this process is no such worker."""
+    path = os.environ.get(STATUS)
+    if path and int(os.environ.get("RANK", "0")) == 0:
+        Path(path).write_text(str(code))
+    return path is not None

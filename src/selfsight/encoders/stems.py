@@ -1,0 +1,59 @@
+"""ResNets of timm with a stem that fits the picture: small, imagenet or legacy."""
+
+from typing import Literal
+
+import timm
+from torch import nn
+
+Stem = Literal["small", "imagenet", "legacy"]
+
+
+class GroupNorm32(nn.GroupNorm):
+    """Group normalisation with 32 groups, called as timm calls a normalisation layer."""
+
+    def __init__(self, channels: int, eps: float = 1e-5, **kwargs: object) -> None:
+        super().__init__(32, channels, eps=eps)
+
+
+def choose(image_size: int) -> Stem:
+    """The stem for pictures of this side: a 7x7 stride-2 stem with pooling throws small pictures away."""
+    return "small" if image_size <= 96 else "imagenet"
+
+
+def resnet(
+    name: str,
+    channels: int,
+    *,
+    stem: Stem,
+    zero_init_residual: bool = True,
+    norm: Literal["batch", "group"] = "batch",
+    output_stride: int = 32,
+) -> nn.Module:
+    """An untrained ResNet, ResNeXt or Wide-ResNet of timm without classifier, with `.dim`, and `.made_by` for export.
+
+    Args:
+        name: timm's name.
+        channels: channels of the pictures.
+        stem: `small` (3x3 stride 1, no pooling), `imagenet` (7x7 stride 2, 3x3 pooling) or `legacy` (3x3 stride 1,
+            then pooling, as one reference project had it).
+        zero_init_residual: start each residual branch at 0.
+        norm: `batch` or `group`.
+        output_stride: 32, or 16 or 8 with dilations instead of strides.
+    """
+    net = timm.create_model(
+        name,
+        num_classes=0,
+        in_chans=channels,
+        zero_init_last=zero_init_residual,
+        output_stride=output_stride,
+        norm_layer=GroupNorm32 if norm == "group" else nn.BatchNorm2d,
+    )
+    if stem != "imagenet":
+        conv = nn.Conv2d(channels, net.conv1.out_channels, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as timm does
+        net.conv1 = conv
+    if stem == "small":
+        net.maxpool = nn.Identity()
+    net.dim = net.num_features
+    net.made_by = {"name": name, "channels": channels, "stem": stem, "norm": norm, "output_stride": output_stride}
+    return net

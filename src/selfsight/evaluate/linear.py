@@ -1,0 +1,266 @@
+"""Linear evaluation on stored features: ridge in closed form and logistic regression.
+
+Both standardise the features by the training part and rest on one eigendecomposition of their Gram matrix in float64.
+Nothing is chosen on the test part. Legend: N training rows, M test rows, D features, K classes, R rank.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from selfsight.errors import WrongUse
+from selfsight.evaluate.knn import rank_of
+from selfsight.rng import Stream, generator
+
+RIDGE_STRENGTHS = tuple(10.0 ** (e / 2) for e in range(-12, 7))
+LOGISTIC_STRENGTHS = tuple(10.0**e for e in range(0, -7, -1))
+ROWS = 8192  # rows in float64 at a time
+
+
+class _Problem(NamedTuple):
+    """A classification problem whose numbers are in order, and the axes of its training features."""
+
+    train: Tensor  #: (N, D) as given
+    labels: Tensor  #: (N,) int64
+    test: Tensor  #: (M, D)
+    test_labels: Tensor  #: (M,) int64
+    classes: int
+    mean: Tensor  #: (D,) float64
+    scale: Tensor  #: (D,) float64, 1 where a feature is constant
+    axes: Tensor  #: (D, R) float64, orthonormal eigenvectors of the Gram matrix of the standardised training rows
+    power: Tensor  #: (R,) float64, their eigenvalues, of sum N * D
+
+    def chunks(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Where each chunk of the (n, D) features lies, and its standardised rows in float64."""
+        for start in range(0, len(rows), ROWS):
+            part = rows[start : start + ROWS]
+            yield slice(start, start + len(part)), (part.double() - self.mean) / self.scale
+
+
+def ridge(
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    classes: int | None = None,
+    strengths: tuple[float, ...] = RIDGE_STRENGTHS,
+) -> dict[str, Any]:
+    """Least squares on one-hot labels with an L2 penalty, whose strength exact leave-one-out chooses.
+
+    Minimises sum_i |y_i - b - W' x_i|^2 + N * strength * |W|^2 over standardised x, b unpenalised. The row i left out
+    is predicted from the full fit by y_i - (y_i - f_i) / (1 - h_i), h the diagonal of the hat matrix (Allen's PRESS;
+    arXiv 2401.15610 for its use on features), for every strength from one eigendecomposition. The strength of most
+    rows right wins, of equals that of the smaller squared error. O(N D min(N, D)) in float64.
+
+    Args:
+        train: (N, D); the computation runs on its device.
+        labels: (N,) int64, 0..K-1.
+        test: (M, D).
+        test_labels: (M,) int64.
+        classes: K; None takes the largest label plus one.
+        strengths: penalties per row to choose from.
+
+    Returns:
+        `top1`, `top5` (test), `train_top1`, `validation_top1` (leave one out), `validation_error` (its squared error
+        per row), `strength`, `protocol`.
+
+    Raises:
+        WrongUse: shapes or labels do not fit.
+    """
+    p = _problem(train, labels, test, test_labels, classes)
+    count, grid = len(p.train), torch.tensor(strengths, dtype=torch.float64, device=train.device)
+    prior = torch.bincount(p.labels, minlength=p.classes).double() / count  # the intercept: mean of one-hot rows
+    product = torch.zeros(p.axes.shape[0], p.classes, dtype=torch.float64, device=train.device)
+    for rows, x in p.chunks(p.train):
+        product += x.T @ (F.one_hot(p.labels[rows], p.classes).double() - prior)
+    product = p.axes.T @ product  # (R, K)
+    shrink = 1 / (p.power[None] + count * grid[:, None])  # (S, R)
+    error, right = torch.zeros_like(grid), torch.zeros_like(grid)
+    for rows, x in p.chunks(p.train):
+        z, wanted = x @ p.axes, F.one_hot(p.labels[rows], p.classes).double()
+        leverage = (z.square() @ shrink.T + 1 / count).clamp(max=1 - 1e-10)  # (n, S); 1 when a row is fitted exactly
+        for i in range(len(grid)):
+            residual = wanted - prior - z @ (shrink[i][:, None] * product)
+            residual /= 1 - leverage[:, i : i + 1]
+            error[i] += residual.square().sum() / count
+            right[i] += (rank_of(wanted - residual, p.labels[rows]) < 1).sum()
+    chosen = min(range(len(grid)), key=lambda i: (-float(right[i]), float(error[i])))
+    weight = p.axes @ (shrink[chosen][:, None] * product)  # (D, K)
+    scores = [torch.cat([x @ weight + prior for _, x in p.chunks(part)]) for part in (p.train, p.test)]
+    return {
+        **_accuracies(scores[0], p.labels, scores[1], p.test_labels),
+        "validation_top1": float(right[chosen]) / count,
+        "validation_error": float(error[chosen]),
+        "strength": strengths[chosen],
+        "protocol": "ridge on one-hot labels, standardised features, strength by exact leave-one-out on train",
+    }
+
+
+def logistic(
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    classes: int | None = None,
+    strength: float | None = None,
+    seed: int = 0,
+    iterations: int = 200,
+) -> dict[str, Any]:
+    """Multinomial logistic regression by L-BFGS.
+
+    Minimises mean cross-entropy + strength / 2 * |W|^2 over standardised features, the bias unpenalised; scikit-learn's
+    C is 1 / (N * strength). The strength of least cross-entropy on a validation part of the *training* rows is chosen
+    (a tenth of them; below 5000 rows five-fold cross-validation), then all rows are fitted. The problem is solved along
+    the Gram matrix's axes, each scaled by its curvature, which the penalty allows and which makes tens of iterations do.
+
+    Args:
+        train: (N, D); the computation runs on its device.
+        labels: (N,) int64, 0..K-1.
+        test: (M, D).
+        test_labels: (M,) int64.
+        classes: K; None takes the largest label plus one.
+        strength: penalty per row; None chooses among powers of ten from 1 to 1e-6.
+        seed: of the validation part.
+        iterations: most L-BFGS iterations of a fit.
+
+    Returns:
+        `top1`, `top5` (test), `train_top1`, `validation_top1` and `validation_loss` (None when `strength` was given),
+        `strength`, `protocol`.
+
+    Raises:
+        WrongUse: shapes or labels do not fit.
+    """
+    p = _problem(train, labels, test, test_labels, classes)
+    z = torch.cat([(x @ p.axes).float() for _, x in p.chunks(p.train)])
+    power, start = p.power / len(z), torch.zeros(z.shape[1] + 1, p.classes, dtype=torch.float64, device=z.device)
+    folds = _folds(len(z), seed, z.device) if strength is None else []
+    chosen, loss, top1 = (LOGISTIC_STRENGTHS[2] if strength is None else strength), math.inf, 0.0
+    states, judged = [start] * len(folds), sum(len(held) for _, held in folds)
+    for value in LOGISTIC_STRENGTHS if folds else ():  # strong to weak, each fit from the one before
+        error = right = 0.0
+        for i, (fit, held) in enumerate(folds):
+            states[i] = _fit(z[fit], p.labels[fit], states[i], power, value, min(iterations, 50))
+            scores, wanted = _scores(z[held], states[i]), p.labels[held]
+            error += float(F.cross_entropy(scores, wanted, reduction="sum")) / judged
+            right += float((rank_of(scores, wanted) < 1).sum()) / judged
+        if error > loss - 1e-3:  # nats; nothing to gain from less penalty
+            break
+        chosen, loss, top1 = value, error, right
+    state = _fit(z, p.labels, states[0] if folds else start, power, chosen, iterations)
+    test_scores = torch.cat([_scores((x @ p.axes).float(), state) for _, x in p.chunks(p.test)])
+    how = "given" if strength is not None else f"by {'5 folds' if len(folds) > 1 else 'a tenth'} of train"
+    return {
+        **_accuracies(_scores(z, state), p.labels, test_scores, p.test_labels),
+        "validation_top1": top1 if folds else None,
+        "validation_loss": loss if folds else None,
+        "strength": chosen,
+        "protocol": f"logistic regression, L-BFGS, standardised features, strength {how}",
+    }
+
+
+def _folds(count: int, seed: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Rows to fit and rows to judge by: five folds of a small set, one tenth of a large one."""
+    order = torch.randperm(count, generator=generator(seed, Stream.SPLIT)).to(device)
+    if count >= 5000:
+        return [(order[count // 10 :], order[: count // 10])]
+    parts = order.tensor_split(min(5, count)) if count > 1 else ()
+    return [(torch.cat([*parts[:i], *parts[i + 1 :]]), held) for i, held in enumerate(parts)]
+
+
+def _scores(z: Tensor, state: Tensor) -> Tensor:
+    """(n, R) rotated rows and (R + 1, K) weights over bias -> (n, K) float64."""
+    return (z @ state[:-1].to(z.dtype)).double() + state[-1]
+
+
+@torch.no_grad()
+def _fit(z: Tensor, labels: Tensor, start: Tensor, power: Tensor, strength: float, iterations: int) -> Tensor:
+    """Weights over bias (R + 1, K) float64 that minimise the penalised cross-entropy of z (n, R), starting from `start`.
+
+    `power`: (R,) mean square of each column of z. The curvature of the cross-entropy along column j is about
+    power_j / K, so the weights are searched in units of (power_j / K + strength)^-1/2.
+    """
+    classes = start.shape[1]
+    unit = torch.cat([power / classes + strength, power.new_full((1,), 1 / classes)]).clamp(min=1e-12).rsqrt()[:, None]
+    x = (start / unit).requires_grad_()
+
+    def closure() -> Tensor:
+        weights = x.detach() * unit
+        grad, loss = torch.zeros_like(weights), weights.new_zeros(())
+        for part, wanted in zip(z.split(ROWS * 4), labels.split(ROWS * 4)):
+            logs = F.log_softmax(_scores(part, weights), dim=1)
+            loss -= logs.gather(1, wanted[:, None]).sum() / len(z)
+            slope = logs.exp().scatter_add_(1, wanted[:, None], logs.new_full((len(wanted), 1), -1.0)) / len(z)
+            grad[:-1] += (part.T @ slope.to(z.dtype)).double()
+            grad[-1] += slope.sum(0)
+        grad[:-1] += strength * weights[:-1]
+        x.grad = grad * unit
+        return loss + strength / 2 * weights[:-1].square().sum()
+
+    solver = torch.optim.LBFGS(
+        [x],
+        max_iter=iterations,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+    solver.step(closure)
+    return x.detach() * unit
+
+
+def _problem(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, classes: int | None) -> _Problem:
+    for name, x, y in (("training", train, labels), ("test", test, test_labels)):
+        if x.ndim != 2 or not len(x) or y.shape != (len(x),):
+            raise WrongUse(
+                f"{name} features {tuple(x.shape)} with labels {tuple(y.shape)}; give (N, D) and (N,), N > 0"
+            )
+        if int(y.min()) < 0:
+            raise WrongUse(f"a {name} label is negative; leave out the rows without label")
+        if not bool(torch.isfinite(x).all()):
+            raise WrongUse(f"the {name} features are not all finite; the encoder diverged, nothing can be fitted to it")
+    if train.shape[1] != test.shape[1]:
+        raise WrongUse(
+            f"{train.shape[1]} training features but {test.shape[1]} test features; take both from one encoder"
+        )
+    most = max(int(labels.max()), int(test_labels.max())) + 1
+    if classes is not None and classes < most:
+        raise WrongUse(f"label {most - 1} with classes = {classes}; labels are 0..classes-1")
+    device, labels = train.device, labels.to(train.device).long()
+    # two passes: the square of a mean would cost the digits of features far from 0
+    mean = sum((part.double().sum(0) for part in train.split(ROWS)), torch.zeros((), device=device)) / len(train)
+    spread = sum(((part.double() - mean).square().sum(0) for part in train.split(ROWS)), torch.zeros_like(mean))
+    scale = (spread / len(train)).sqrt()
+    scale = torch.where(scale > 1e-7 * mean.abs().clamp(min=1e-20), scale, torch.ones_like(scale))
+    axes, power = _axes(train, mean, scale)
+    return _Problem(
+        train, labels, test.to(device), test_labels.to(device).long(), classes or most, mean, scale, axes, power
+    )
+
+
+def _axes(train: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvectors (D, R) and eigenvalues (R,) of the Gram matrix, by way of the smaller of D x D and N x N."""
+    count, width = train.shape
+    if width <= count:
+        gram = torch.zeros(width, width, dtype=torch.float64, device=train.device)
+        for part in train.split(ROWS):
+            x = (part.double() - mean) / scale
+            gram += x.T @ x
+        power, axes = torch.linalg.eigh(gram)
+        return axes, power.clamp(min=0)
+    x = (train.double() - mean) / scale
+    power, axes = torch.linalg.eigh(x @ x.T)
+    kept = power > 1e-10 * power[-1].clamp(min=1e-300)
+    return (x.T @ axes[:, kept]) / power[kept].sqrt(), power[kept]
+
+
+def _accuracies(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> dict[str, float]:
+    place = rank_of(test, test_labels)
+    return {
+        "top1": float((place < 1).double().mean()),
+        "top5": float((place < 5).double().mean()),
+        "train_top1": float((rank_of(train, labels) < 1).double().mean()),
+    }

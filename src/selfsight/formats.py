@@ -1,0 +1,86 @@
+"""Encoders for other programs. Every export is read back and compared before it says done."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from selfsight.checkpoint import Encoder, atomic, load_encoder, save_encoder
+from selfsight.encoders.stems import resnet
+from selfsight.errors import WrongUse, perhaps
+
+FORMATS = {
+    "safetensors": "the encoder as selfsight loads it: weights, and a JSON header that says how to rebuild it",
+    "timm": "weights for timm.create_model(..., num_classes=0), with the settings to create it in the header",
+}
+
+
+def export(run: str | Path, format: str = "timm", out: str | Path | None = None) -> Path:
+    """Write the encoder of a run for other programs, after a check that what was written gives the same features.
+
+    Args:
+        run: run folder, checkpoint or encoder.safetensors.
+        format: a name of FORMATS.
+        out: the file; default: RUN/encoder-FORMAT.safetensors.
+
+    Returns:
+        The file.
+
+    Raises:
+        WrongUse: unknown format, a file that exists, or an encoder that the format cannot hold.
+    """
+    if format not in FORMATS:
+        raise WrongUse(f"unknown format {format!r}.{perhaps(format, set(FORMATS))}")
+    encoder = load_encoder(Path(run))
+    folder = Path(run) if Path(run).is_dir() else Path(run).parent
+    path = Path(out) if out else folder / f"encoder-{format}.safetensors"
+    if path.exists():
+        raise WrongUse(f"--out {str(path)!r} exists: choose another name, or remove it first")
+    if format == "timm":
+        _timm(encoder, path)
+    else:
+        save_encoder(path, encoder.net, encoder.header)
+        _compare(encoder.net, load_encoder(path).net, encoder, path)
+    return path
+
+
+def _timm(encoder: Encoder, path: Path) -> None:
+    made = getattr(encoder.net, "made_by", None)
+    if made is None:
+        raise WrongUse(f"encoder {encoder.header['encoder']!r} is not a timm model: export it with --format safetensors")
+    about = {"settings": made, "steps": timm_steps(made), **{k: encoder.header[k] for k in ("mean", "std", "image_size")}}
+    state = {key: value.contiguous() for key, value in encoder.net.state_dict().items()}
+    atomic(path, lambda part: save_file(state, part, {"timm": json.dumps(about), "format": "pt"}))
+    fresh = resnet(**made)
+    fresh.load_state_dict(load_file(path))
+    _compare(encoder.net, fresh, encoder, path)
+
+
+def timm_steps(made: dict[str, Any]) -> list[str]:
+    """Lines of Python that build the same network with timm alone."""
+    extra = f", output_stride={made['output_stride']}" if made["output_stride"] != 32 else ""
+    lines = ["import timm, torch", "from safetensors.torch import load_file"]
+    if made["norm"] == "group":
+        lines.append("norm = lambda channels, **_: torch.nn.GroupNorm(32, channels)")
+        extra += ", norm_layer=norm"
+    lines.append(f"model = timm.create_model({made['name']!r}, num_classes=0, in_chans={made['channels']}{extra})")
+    if made["stem"] != "imagenet":
+        width = "model.conv1.out_channels"
+        lines.append(f"model.conv1 = torch.nn.Conv2d({made['channels']}, {width}, 3, stride=1, padding=1, bias=False)")
+    if made["stem"] == "small":
+        lines.append("model.maxpool = torch.nn.Identity()")
+    return [*lines, "model.load_state_dict(load_file(FILE))"]
+
+
+def _compare(ours: nn.Module, theirs: nn.Module, encoder: Encoder, path: Path) -> None:
+    """Same features on random pictures, bit for bit; else the file is removed and the failure told."""
+    size = min(96, encoder.header["image_size"])
+    x = torch.randn(2, encoder.header["channels"], size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        same = torch.equal(ours.eval()(x), theirs.eval()(x))
+    if not same:
+        path.unlink()
+        raise RuntimeError(f"{path} does not give the encoder's features when read back; it was removed")

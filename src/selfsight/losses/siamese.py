@@ -1,0 +1,21 @@
+"""Losses of twins without negatives. Shapes: B rows, D features."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfsight.losses.precision import full_precision
+
+
+@full_precision
+def byol(p1: Tensor, t2: Tensor, p2: Tensor, t1: Tensor) -> Tensor:
+    """BYOL: Bootstrap Your Own Latent (arXiv 2006.07733), eq. 2 and its swapped twin.
+
+    mean over rows of |p1' - t2'|^2 + |p2' - t1'|^2 with unit rows x' = x / |x|, which is 4 - 2 cos - 2 cos: 0..8.
+    p1, p2: (B, D) predictions of views 1 and 2; t1, t2: (B, D) the teacher's projections, detached here.
+    """
+    return _distance(p1, t2) + _distance(p2, t1)
+
+
+def _distance(p: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of unit rows, mean over rows; never below 0, unlike 2 - 2 cos. (B, D) twice -> ()."""
+    return (F.normalize(p, dim=1) - F.normalize(target.detach(), dim=1)).square().sum(1).mean()

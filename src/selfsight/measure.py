@@ -1,0 +1,122 @@
+"""What a run measures of its encoder: k-NN, health monitors, neighbours of sample pictures. Labels are used here only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from selfsight import health
+from selfsight.augment import preview
+from selfsight.checkpoint import atomic
+from selfsight.core import Method
+from selfsight.evaluate.knn import knn_accuracy, neighbours
+from selfsight.rng import Stream, generator
+from selfsight.run import ProbeConfig
+from selfsight.train import Pictures, to_device
+
+
+def sample(count: int, limit: int, seed: int, key: int) -> Tensor:
+    """Sorted rows: all of them, or a seeded choice of `limit`: (n,) int64."""
+    if not limit or count <= limit:
+        return torch.arange(count)
+    return torch.randperm(count, generator=generator(seed, Stream.PROBE, key))[:limit].sort().values
+
+
+class Asked(NamedTuple):
+    """Rows of a k-NN measurement: the same at every time of a run, so that its curve compares."""
+
+    bank: Tensor
+    queries: Tensor
+
+
+def rows_of(train: Pictures, held: Pictures, probe: ProbeConfig, seed: int, everything: bool) -> Asked:
+    """The rows of the bank and of the queries; `everything`: all of them."""
+    bank = sample(len(train), 0 if everything else probe.bank, seed, 0)
+    return Asked(bank, sample(len(held), 0 if everything else probe.queries, seed, 1))
+
+
+def _labels(pictures: Pictures, rows: Tensor) -> Tensor:
+    assert pictures.part.labels is not None
+    return pictures.part.labels[rows]
+
+
+def knn(
+    encoder: Any, train: Pictures, held: Pictures, classes: int, probe: ProbeConfig, asked: Asked, part: str
+) -> dict[str, Any]:
+    """k-NN accuracy of `held` against the bank `train`, with its protocol.
+
+    Args:
+        encoder: (b, C, S, S) normalised -> (b, D).
+        train, held: labelled pictures.
+        classes: number of classes.
+        probe: k and temperature.
+        asked: rows of both.
+        part: name of the part that is asked, to be stored with the number.
+    """
+    bank, queries = train.sweep(encoder, asked.bank), held.sweep(encoder, asked.queries)
+    found = knn_accuracy(
+        bank, _labels(train, asked.bank), queries, _labels(held, asked.queries), k=probe.k,
+        temperature=probe.temperature, classes=classes,
+    )  # fmt: skip
+    return {**found, "part": part, "bank": len(bank), "queries": len(queries)}
+
+
+def pixel_knn(
+    train: Pictures, held: Pictures, classes: int, probe: ProbeConfig, asked: Asked, part: str
+) -> dict[str, Any]:
+    """The same on raw pixels (at most 32 x 32): what any encoder must beat."""
+    side = min(32, train.image_size)
+
+    def raw(pictures: Pictures, rows: Tensor) -> Tensor:
+        return torch.cat([pictures.plain(r, side).flatten(1).float().cpu() for r in rows.split(1024)])
+
+    found = knn_accuracy(
+        raw(train, asked.bank), _labels(train, asked.bank), raw(held, asked.queries), _labels(held, asked.queries),
+        k=probe.k, temperature=probe.temperature, classes=classes,
+    )  # fmt: skip
+    return {**found, "part": part, "bank": len(asked.bank), "queries": len(asked.queries)}
+
+
+def monitors(method: Method, pictures: Pictures, probe: ProbeConfig, seed: int) -> dict[str, float]:
+    """Collapse monitors on some pictures; label-free."""
+    rows = sample(len(pictures), probe.samples, seed, 2)
+    found = health.monitors(pictures.sweep(method.encoder, rows), pictures.sweep(method.embed, rows))
+    return {name: float(value) for name, value in found.items()}
+
+
+def nearest_pictures(
+    encoder: Any, train: Pictures, held: Pictures, seed: int, count: int = 8, k: int = 8
+) -> dict[str, Any]:
+    """Nearest neighbours of sample pictures, for the report: arrays of uint8 pictures (q, H, W, C), (q, k, H, W, C)."""
+    asked = sample(len(held), count, seed, 3)
+    bank_rows = sample(len(train), 20000, seed, 4)
+    more = k + (held is train)  # a picture is its own nearest neighbour
+    _, found = neighbours(train.sweep(encoder, bank_rows), held.sweep(encoder, asked), more)
+    rows = bank_rows[found[:, more - k :]]  # (q, k)
+
+    def pixels(pictures: Pictures, which: Tensor) -> Any:
+        picture, views = pictures.plain(which), pictures.views
+        if views.normalise:
+            picture = picture * views.std[:, None, None] + views.mean[:, None, None]
+        picture = picture.clamp(0, 1).mul(255).round().byte()
+        return picture.permute(0, 2, 3, 1).cpu().numpy()
+
+    arrays = {"query": pixels(held, asked), "neighbours": pixels(train, rows.flatten())}
+    arrays["neighbours"] = arrays["neighbours"].reshape(*rows.shape, *arrays["neighbours"].shape[1:])
+    if held.part.labels is not None and train.part.labels is not None:
+        arrays["query_labels"] = held.part.labels[asked].numpy()
+        arrays["neighbour_labels"] = train.part.labels[rows].numpy()
+    return arrays
+
+
+def save_preview(train: Pictures, seed: int, path: Path, count: int = 8) -> None:
+    """A PNG of sample pictures and their views."""
+    rows = sample(len(train), count, seed, 5)
+    grid = preview(train.views, to_device(train.part.gather(rows), train.device), generator(seed, Stream.PROBE, 6))  # type: ignore[arg-type]
+    array = grid.permute(1, 2, 0).numpy()
+    shown = array[..., 0] if array.shape[2] != 3 else array
+    atomic(path, lambda part: Image.fromarray(shown).save(part, "PNG"))

@@ -1,0 +1,119 @@
+"""SwAV: Unsupervised Learning of Visual Features by Contrasting Cluster Assignments (arXiv 2006.09882)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfsight import distributed
+from selfsight.assign import sinkhorn
+from selfsight.core import Data, Method, Output, Step, Views
+from selfsight.errors import WrongUse
+from selfsight.losses import swapped_prediction
+from selfsight.nn import Prototypes, Queue, mlp
+
+
+@dataclass(frozen=True)
+class SwAVConfig:
+    """Settings of SwAV; defaults are the paper's for ImageNet at batch 4096 (section 4, appendix A)."""
+
+    hidden: int = 2048
+    """Width of the projector's hidden layer."""
+    dim: int = 128
+    """Width of the embedding."""
+    prototypes: int = 3000
+    """Number of prototypes K."""
+    temperature: float = 0.1
+    """Temperature of the predictions (eq. 2)."""
+    epsilon: float = 0.05
+    """Entropy of the codes (eq. 3): smaller is sharper."""
+    iterations: int = 3
+    """Sinkhorn iterations."""
+    queue: int = 0
+    """Past embeddings, per coded view, that balance the codes together with the batch; for batches below 4 K. 0: none."""
+    queue_from_step: int = 0
+    """First step whose embeddings enter the queue; it is used once it is full."""
+    freeze_steps: int = 313
+    """Steps during which the prototypes do not learn (the authors freeze them for one epoch)."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.epsilon <= 0:
+            raise WrongUse("method.temperature and method.epsilon must be above 0 (0.1 and 0.05 in the paper)")
+        if min(self.hidden, self.dim, self.iterations) < 1 or self.prototypes < 2:
+            raise WrongUse("method.hidden, dim and iterations must be at least 1, method.prototypes at least 2")
+        if min(self.queue, self.queue_from_step, self.freeze_steps) < 0:
+            raise WrongUse("method.queue, queue_from_step and freeze_steps must not be negative")
+
+
+class SwAV(Method):
+    """Each view predicts the balanced cluster assignment (code) of the other ones; small crops only predict."""
+
+    Config = SwAVConfig
+    local_views = True
+
+    def __init__(self, config: SwAVConfig, encoder: nn.Module, data: Data) -> None:
+        super().__init__()
+        self.config, self.encoder = config, encoder
+        self.projector = mlp([int(encoder.dim), config.hidden, config.dim], norm="batch")  # type: ignore[arg-type]
+        self.prototypes = Prototypes(config.dim, config.prototypes)
+        self.queues = nn.ModuleList(Queue(config.queue, config.dim) for _ in range(2 if config.queue else 0))
+
+    def before_step(self, step: Step, data: Data) -> None:
+        self.prototypes.normalise()
+
+    def forward(self, views: Views, index: Tensor, step: Step) -> Output:
+        count = views["global"].shape[1]
+        # one encoder pass per resolution, one head pass over all crops, crop-major
+        features = [self.encoder(x.flatten(0, 1)) for x in (views["global"], views.get("local")) if x is not None]
+        z = F.normalize(self.projector(torch.cat(features)).float(), dim=1)
+        scores = self.prototypes(z).split(count)  # V x (B, K)
+        codes = [self.codes(scores[i].detach(), i, step) for i in range(2)]
+        loss = swapped_prediction(list(scores), codes, self.config.temperature)  # eq. 1 and 6
+        logs = self.monitors(torch.cat(codes))
+        carry = {f"z{i}": z[i * count : (i + 1) * count].detach() for i in range(len(self.queues))}
+        return Output(loss, logs, carry)
+
+    @torch.no_grad()
+    def codes(self, scores: Tensor, view: int, step: Step) -> Tensor:
+        """Codes of this process's rows, balanced over the global batch and the queue. (B, K) -> (B, K)."""
+        everyone = distributed.gather(scores)
+        pushed = (step.index - self.config.queue_from_step) * len(everyone)
+        if self.queues and pushed >= self.config.queue:  # a half-filled queue would soak up prototype mass
+            past = self.prototypes(self.queues[view].rows)
+            balanced = sinkhorn(torch.cat([everyone, past]), self.config.epsilon, self.config.iterations)
+        else:
+            balanced = sinkhorn(everyone, self.config.epsilon, self.config.iterations)
+        return distributed.own(balanced[: len(everyone)])
+
+    @torch.no_grad()
+    def monitors(self, codes: Tensor) -> dict[str, Tensor]:
+        """Entropy of the mean code, and of single codes, relative to log K; share of prototypes that win a row."""
+        top = math.log(self.config.prototypes)
+        mean = codes.mean(0)
+        rows = -(codes * codes.clamp(min=1e-30).log()).sum(1).mean() / top
+        used = torch.zeros_like(mean).index_fill_(0, codes.argmax(1), 1.0).mean()
+        return {
+            "code_entropy": rows,
+            "mean_code_entropy": -(mean * mean.clamp(min=1e-30).log()).sum() / top,
+            "used": used,
+        }
+
+    def after_step(self, step: Step, carry: dict[str, Tensor]) -> None:
+        if step.index >= self.config.queue_from_step:
+            for i, queue in enumerate(self.queues):
+                queue.push(carry[f"z{i}"])  # type: ignore[operator]
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        prototypes = list(self.prototypes.parameters())
+        rest = [*self.encoder.parameters(), *self.projector.parameters()]
+        return [{"params": rest}, {"params": prototypes, "start": self.config.freeze_steps}]
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.projector(self.encoder(images))
+
+    def constant_loss(self, batch: int) -> float:
+        """log K: every prototype is equally likely."""
+        return math.log(self.config.prototypes)

@@ -1,0 +1,286 @@
+"""A run: every setting of a pre-training in one frozen dataclass; to and from YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, Union
+
+import yaml
+
+from selfsight.augment import ViewsConfig
+from selfsight.encoders import EncoderConfig
+from selfsight.errors import WrongUse, perhaps
+from selfsight.methods import method_named, name_of
+from selfsight.methods.simclr import SimCLRConfig
+from selfsight.optim import OptimizerConfig, ScheduleConfig
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """What is measured while training; labels serve this alone and never reach a method."""
+
+    every: float = 0
+    """Epochs between two measurements of k-NN and health; 0: about ten in the run, at least an epoch apart; -1: off."""
+    k: int = 20
+    """Neighbours that vote."""
+    temperature: float = 0.07
+    """Temperature of the votes' weights."""
+    bank: int = 10000
+    """Training pictures in the bank of the k-NN while training; the final measurement takes all. 0: all."""
+    queries: int = 2000
+    """Held-out pictures asked while training; the final measurement takes all. 0: all."""
+    samples: int = 1024
+    """Pictures that the health monitors look at."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.temperature <= 0:
+            raise WrongUse("probe.k must be at least 1 and probe.temperature above 0 (20 and 0.07 are usual)")
+        if min(self.bank, self.queries) < 0 or self.samples < 2 or (self.every < 0 and self.every != -1):
+            raise WrongUse("probe.bank, queries must not be negative, samples at least 2, every >= 0 (or -1: off)")
+
+
+@dataclass(frozen=True)
+class Run(Generic[M]):
+    """Every setting of a pre-training. Sizes are global: `batch_size` is the whole batch of all processes."""
+
+    method: M
+    """The method's own settings."""
+    data: str = "shapes"
+    """A built-in set (see `selfsight list data`), a folder, an .npz/.npy file, or a list of paths (.txt, .csv)."""
+    data_root: str | None = None
+    """Where named sets and the cache live; default: ~/.cache/selfsight."""
+    download: bool = False
+    """Allow the download of a named set that is missing."""
+    image_size: int | Literal["auto"] = "auto"
+    """Side of a whole view in pixels; auto: from the median picture, at most 96 on a CPU."""
+    channels: int = 0
+    """Channels of the pictures: 1 gray, 3 colour; 0: as the files say."""
+    holdout: float | Literal["auto"] = "auto"
+    """Part of the training pictures kept for the k-NN (below 1: a share, else a count); auto: 0.1 if labelled."""
+    fraction: float = 1.0
+    """Share of the training pictures that is used (a seeded choice)."""
+    per_class: int = 0
+    """Training pictures per class that are used (a seeded choice); 0: all."""
+    bad_files: Literal["skip", "error"] = "skip"
+    """Unreadable files: skip (counted, listed in the log) or end the run."""
+    cache: Literal["auto", "memory", "disk", "off"] = "auto"
+    """Where decoded pictures live: memory, a file mapped into memory, or nowhere (decoded each time)."""
+    workers: int | None = None
+    """Processes that decode pictures; default: as many as help."""
+
+    encoder: str = "resnet18"
+    """The network that learns (see `selfsight list encoders`)."""
+    net: EncoderConfig = field(default_factory=EncoderConfig)
+    """How the encoder is built."""
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    """How views are made."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How parameters move."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """How the learning rate moves."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """What is measured while training."""
+
+    epochs: float | Literal["auto"] = "auto"
+    """Passes over the training pictures; auto: from their number and the device."""
+    steps: int = 0
+    """Optimizer steps; 0: from the epochs. The smaller of all given lengths holds."""
+    max_minutes: float = 0
+    """Time for the training: some steps are timed first, and the number of steps is then fixed. 0: no limit."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Pictures per optimizer step, over all processes; auto: from the number of pictures and the device."""
+    accumulate: int = 1
+    """Micro-batches per optimizer step: less memory; a loss that compares samples then sees each one alone."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 if a start-up probe finds it right and faster, else fp32."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    processes: int = 1
+    """Processes on this machine; above 1, torchrun starts them."""
+    threads: int = 0
+    """CPU threads of each process; 0: as torch chooses."""
+    deterministic: bool = False
+    """Refuse operations that are not deterministic (a CPU run is deterministic without it)."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    out: str | None = None
+    """Run folder; default: runs/METHOD-DATA-NNN."""
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    checkpoint_every: int = 0
+    """Steps between two checkpoints; 0: each minute and each epoch."""
+    export_every: float = 0
+    """Epochs between two kept copies of the encoder in checkpoints/; 0: the last one only."""
+    log_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Loggers beside the files of the run folder."""
+    quiet: bool = False
+    """No progress on the console."""
+    recipe: str = ""
+    """Name of the recipe that the defaults came from."""
+
+    def __post_init__(self) -> None:
+        def refuse(wrong: bool, message: str) -> None:
+            if wrong:
+                raise WrongUse(message)
+
+        refuse(self.epochs != "auto" and self.epochs < 0, f"--epochs is {self.epochs}, must not be negative")  # type: ignore[operator]
+        refuse(self.steps < 0, f"--steps is {self.steps}, must not be negative (0: from the epochs)")
+        refuse(self.max_minutes < 0, f"--max-minutes is {self.max_minutes}, must not be negative (0: no limit)")
+        refuse(
+            self.batch_size != "auto" and self.batch_size < 2, f"--batch-size is {self.batch_size}, must be at least 2"
+        )  # type: ignore[operator]
+        refuse(self.accumulate < 1, f"--accumulate is {self.accumulate}, must be at least 1")
+        refuse(self.processes < 1, f"--processes is {self.processes}, must be at least 1")
+        refuse(
+            self.image_size != "auto" and self.image_size < 8, f"--image-size is {self.image_size}, must be at least 8"
+        )  # type: ignore[operator]
+        refuse(not 0 < self.fraction <= 1, f"--fraction is {self.fraction}, must be above 0 and at most 1")
+        refuse(self.holdout != "auto" and self.holdout < 0, f"--holdout is {self.holdout}, must not be negative")  # type: ignore[operator]
+        refuse(self.per_class < 0, f"--per-class is {self.per_class}, must not be negative (0: all)")
+        refuse(self.log_every < 1, f"--log-every is {self.log_every}, must be at least 1")
+        refuse(self.checkpoint_every < 0, f"--checkpoint-every is {self.checkpoint_every}, must not be negative")
+        refuse(self.export_every < 0, f"--export-every is {self.export_every}, must not be negative")
+        refuse(self.seed < 0, f"--seed is {self.seed}, must not be negative")
+        if isinstance(self.batch_size, int):
+            parts = self.processes * self.accumulate
+            refuse(
+                self.batch_size % parts != 0,
+                f"--batch-size {self.batch_size} is not divisible by {parts} (--processes {self.processes} times "
+                f"--accumulate {self.accumulate}): choose a multiple of {parts}",
+            )
+
+    @property
+    def method_name(self) -> str:
+        """Name of the method in METHODS."""
+        return name_of(self.method)
+
+
+DEFAULT = Run(method=SimCLRConfig())
+
+
+def to_dict(run: Run[Any]) -> dict[str, Any]:
+    """Plain nested dict; `method` carries its name as `name`."""
+    plain = _plain(run)
+    plain["method"] = {"name": run.method_name, **plain["method"]}
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def from_dict(plain: Mapping[str, Any], base: Run[Any] | None = None) -> Run[Any]:
+    """A Run from a nested dict; what the dict leaves out comes from `base` (or the defaults).
+
+    Raises:
+        WrongUse: unknown key (with a suggestion), value of a wrong type, or another method than `base`'s settings.
+    """
+    plain = dict(plain)
+    method = plain.pop("method", None)
+    method = {"name": method} if isinstance(method, str) else dict(method or {})
+    base = base or DEFAULT
+    name = method.pop("name", base.method_name)
+    config_type = method_named(name).Config
+    default = base.method if type(base.method) is config_type else config_type()
+    plain.pop("provenance", None)
+    settings = _merge(Run, base, plain, "", skip="method")
+    return dataclasses.replace(settings, method=_merge(config_type, default, method, "method."))
+
+
+def _merge(cls: type, base: Any, plain: Any, where: str, skip: str = "") -> Any:
+    if not isinstance(plain, Mapping):
+        raise WrongUse(f"{where.rstrip('.')}: expected a group of settings, found {plain!r}")
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls) if f.name != skip]
+    changes: dict[str, Any] = {}
+    for key, value in plain.items():
+        key = str(key).replace("-", "_")
+        if key not in names:
+            raise WrongUse(f"unknown setting {where}{key}.{perhaps(key, set(names))}")
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            changes[key] = _merge(typing.cast(type, hint), getattr(base, key), value, f"{where}{key}.")
+        else:
+            changes[key] = _coerce(hint, value, f"{where}{key}")
+    return dataclasses.replace(base, **changes)
+
+
+_NO = object()
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    found = _fit(hint, value)
+    if found is _NO:
+        shown = (
+            getattr(hint, "__name__", str(hint)).replace("typing.", "")
+            if isinstance(hint, type)
+            else str(hint).replace("typing.", "")
+        )
+        raise WrongUse(f"{where}: {value!r} is not of type {shown}")
+    return found
+
+
+def _fit(hint: Any, value: Any) -> Any:
+    """`value` as the type says, or _NO."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return next((found for a in args if (found := _fit(a, value)) is not _NO), _NO)
+    if origin is Literal:
+        return next((a for a in args if a == value and type(a) is type(value)), _NO)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            return _NO
+        inner = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
+        fitted = [_fit(a, v) for a, v in zip(inner, value)] if len(inner) == len(value) else [_NO]
+        return _NO if any(f is _NO for f in fitted) else tuple(fitted)
+    if hint is type(None):
+        return None if value is None else _NO
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML reads 1e-4 as text
+        try:
+            return float(value)
+        except ValueError:
+            return _NO
+    if hint is int and isinstance(value, bool):
+        return _NO
+    if hint is Any:
+        return value
+    return value if isinstance(hint, type) and isinstance(value, hint) else _NO
+
+
+def to_yaml(run: Run[Any], provenance: Mapping[str, Any] | None = None) -> str:
+    """YAML text of the run, and of where it came from."""
+    plain = to_dict(run)
+    if provenance:
+        plain["provenance"] = dict(provenance)
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(text: str, where: str) -> dict[str, Any]:
+    """The mapping in a YAML text. Raises WrongUse if it is not one."""
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise WrongUse(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(plain, dict):
+        raise WrongUse(f"{where} is not a run: expected a mapping such as 'method: {{name: simclr}}'")
+    return plain
+
+
+def load(path: str | Path, base: Run[Any] | None = None) -> Run[Any]:
+    """A Run from a YAML file."""
+    path = Path(path)
+    if not path.is_file():
+        raise WrongUse(f"no file {str(path)!r}: give a YAML file of settings, such as the run.yaml of a run folder")
+    return from_dict(read_yaml(path.read_text(), str(path)), base)

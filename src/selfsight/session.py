@@ -1,0 +1,289 @@
+"""One pre-training as a run folder: start, watch, interrupt, go on. The training itself is train.steps."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import os
+import platform
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from selfsight import checkpoint, distributed, measure, optim, probe, recipes
+from selfsight._version import __version__
+from selfsight.core import Method
+from selfsight.data import DataSet, open_data
+from selfsight.errors import WrongUse
+from selfsight.run import ProbeConfig, Run
+from selfsight.train import Pictures, build, steps
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; auto: a GPU if there is one. In a worker, the GPU of its local rank."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise WrongUse(
+            f"device {name!r} is not usable here ({str(error).splitlines()[0]}): try --device auto"
+        ) from None
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return device
+
+
+def open_for(run: Run[Any], device: torch.device, log: Any = lambda line: None) -> DataSet:
+    """The data of a run."""
+    return open_data(
+        run.data, root=Path(run.data_root).expanduser() if run.data_root else None, download=run.download,
+        image_size=0 if run.image_size == "auto" else run.image_size,
+        holdout=None if run.holdout == "auto" else run.holdout,
+        fraction=run.fraction, per_class=run.per_class, bad_files=run.bad_files, workers=run.workers, cache=run.cache,
+        channels=run.channels, seed=run.seed, device_type=device.type, log=log,
+    )  # fmt: skip
+
+
+def folder_for(run: Run[Any]) -> Path:
+    """The run folder: --out, or the first free runs/METHOD-DATA-NNN. It exists afterwards, empty."""
+    if run.out:
+        folder = Path(run.out).expanduser()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            way = f"go on with `selfsight resume {folder}`" if (folder / "run.yaml").is_file() else "empty it"
+            raise WrongUse(f"--out {str(folder)!r} exists and is not empty: choose another name, or {way}")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    stem = re.sub(r"[^\w.]+", "-", Path(run.data.rstrip("/")).name.split(":")[0]).strip("-.") or "data"
+    for number in range(1, 100000):
+        folder = Path("runs") / f"{run.method_name}-{stem}-{number:03d}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise WrongUse("runs/ is full: give a name with --out")
+
+
+def provenance(data: DataSet, device: torch.device, choices: list[str]) -> dict[str, Any]:
+    """Where a run came from: versions, data, code, machine, decisions."""
+    git: dict[str, Any] | None = None
+    home = Path(__file__).parent
+    try:
+        ask = lambda *words: subprocess.run(
+            ["git", "-C", str(home), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()  # noqa: E501
+        if ask("ls-files", "--", "session.py"):  # an installed copy inside someone else's repository has no commit
+            git = {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain", "--", str(home)))}
+    except (OSError, subprocess.SubprocessError):
+        git = None
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "selfsight": __version__, "torch": torch.__version__, "torchvision": torchvision.__version__,
+        "timm": timm.__version__, "numpy": np.__version__, "python": platform.python_version(),
+        "platform": platform.platform(), "device": str(device), "device_name": name, "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(), "git": git, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "data": {
+            "name": data.name, "fingerprint": data.fingerprint, "train": len(data.train),
+            "holdout": len(data.holdout or ()), "test": len(data.test or ()), "skipped": len(data.skipped),
+            "classes": data.classes if data.classes and len(data.classes) <= 100 else len(data.classes or ()),
+            "mean": [round(float(v), 6) for v in data.mean], "std": [round(float(v), 6) for v in data.std],
+        },
+        "choices": choices,
+    }  # fmt: skip
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def prepare(run: Run[Any], data: DataSet, device: torch.device) -> tuple[Run[Any], list[str]]:
+    """Resolve every "auto" but precision; fix threads."""
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    torch.use_deterministic_algorithms(run.deterministic)
+    run, choices = recipes.resolve(
+        run, pictures=len(data.train), image_size=data.image_size, channels=data.channels, cuda=device.type == "cuda"
+    )
+    return dataclasses.replace(run, threads=torch.get_num_threads()), [*data.choices, *choices]
+
+
+def choose_precision(run: Run[Any], method: Method, device: torch.device) -> tuple[Run[Any], str]:
+    """bf16 or fp32, as asked or as the start-up probe finds; the same on every process."""
+    assert isinstance(run.image_size, int)
+    if run.precision != "auto":
+        return run, f"precision {run.precision}: as asked"
+    size, channels = run.views.size or run.image_size, method.views.channels
+    assert isinstance(run.batch_size, int)
+    share = run.batch_size * run.views.views // run.processes
+    found = distributed.broadcast_object(probe.precision(method.encoder, (channels, size, size), share, device))
+    return dataclasses.replace(run, precision=found.precision), f"precision {found.precision}: {found.why}"
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one of a kind is obeyed at once."""
+    caught: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if number in caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    old = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            old[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread: whoever runs us handles signals
+        old = {}
+    try:
+        yield caught
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+class Session:
+    """A run that is under way, on one process."""
+
+    def __init__(
+        self, run: Run[Any], data: DataSet, device: torch.device, encoder: nn.Module | None, custom: bool
+    ) -> None:
+        self.run, self.data, self.device = run, data, device
+        self.method, self.train = build(run, data, device, encoder)
+        self.optimizer = optim.build(run.optimizer, self.method)
+        self.custom = encoder is not None
+        self.held = self._pictures(data.holdout)
+        self.test = self._pictures(data.test)
+        self.done, self.seconds, self.best = 0, 0.0, -1.0
+        self.baselines: dict[str, Any] = {}
+
+    def _pictures(self, part: Any) -> Pictures | None:
+        if part is None or not len(part):
+            return None
+        pictures = Pictures(part, self.train.image_size, self.train.channels, self.device)
+        pictures.views = self.method.views
+        return pictures
+
+    @property
+    def labelled(self) -> bool:
+        """k-NN can be measured on the hold-out part."""
+        return bool(self.held) and self.data.train.labels is not None and self.data.classes is not None
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        assert isinstance(self.run.batch_size, int)
+        return len(self.train) // self.run.batch_size
+
+    # ------------------------------------------------------------------ measuring
+
+    def ask(self, everything: bool = False, test: bool = False) -> dict[str, Any] | None:
+        """k-NN of the encoder as it is, on the hold-out part or the test part; None without labels."""
+        held, part = (self.test, "test") if test else (self.held, "holdout")
+        if not self.labelled or held is None or held.part.labels is None:
+            return None
+        rows = measure.rows_of(self.train, held, self.run.probe, self.run.seed, everything)
+        classes = len(self.data.classes or ())
+        return measure.knn(self.method.encoder, self.train, held, classes, self.run.probe, rows, part)
+
+    # ------------------------------------------------------------------ state
+
+    def header(self) -> dict[str, Any]:
+        """How to rebuild the encoder, and where it came from."""
+        return {
+            "selfsight": __version__, "encoder": "custom" if self.custom else self.run.encoder,
+            "net": dataclasses.asdict(self.run.net), "channels": self.data.channels, "image_size": self.run.image_size,
+            "dim": int(self.method.encoder.dim),  # type: ignore[arg-type]
+            "mean": self.method.views.mean.flatten().tolist(), "std": self.method.views.std.flatten().tolist(),
+            "method": self.run.method_name, "data": self.data.name, "fingerprint": self.data.fingerprint,
+            "steps": self.done, "seed": self.run.seed,
+        }  # fmt: skip
+
+    def save(self, folder: Path, name: str, text: str) -> None:
+        """Write a checkpoint (the first process does)."""
+        if distributed.rank() == 0:
+            extra = {
+                "seconds": self.seconds, "best": self.best, "baselines": json.dumps(self.baselines),
+                "encoder": json.dumps(self.header()),
+            }  # fmt: skip
+            state = checkpoint.Checkpoint(self.done, self.method.state_dict(), self.optimizer.state_dict(), text, extra)
+            checkpoint.save(folder / "checkpoints" / name, state)
+
+    def restore(self, saved: checkpoint.Checkpoint, where: str) -> None:
+        """Go back to a checkpoint."""
+        checkpoint.load_into(self.method, saved.method, where)
+        self.optimizer.load_state_dict(saved.optimizer)
+        self.done, self.seconds, self.best = saved.step, saved.extra["seconds"], saved.extra["best"]
+        self.baselines = json.loads(saved.extra["baselines"])
+
+
+def steps_that_fit(session: Session, minutes: float, started: float) -> tuple[int, str]:
+    """How many steps fit into the minutes: some are timed, from a state that is put back afterwards.
+
+    The first step of an epoch may cost more (clustering), and probes cost too: both are counted.
+
+    Args:
+        session: at step 0.
+        minutes: for everything since `started`.
+        started: `time.perf_counter()` when the program began its work.
+
+    Returns:
+        Steps (the same on every process), and what was measured.
+    """
+    kept = copy.deepcopy(session.method.state_dict())
+    laps: list[float] = []
+    for count in (2, 6):  # the first pass builds kernels and fills caches
+        laps, lap = [], time.perf_counter()
+        long = dataclasses.replace(session.run, steps=max(session.run.steps, 8))
+        for _ in steps(session.method, session.optimizer, session.train, long, 0, count):
+            if session.device.type == "cuda":
+                torch.cuda.synchronize(session.device)
+            laps.append(time.perf_counter() - lap)
+            lap = time.perf_counter()
+    session.method.load_state_dict(kept)
+    session.optimizer = optim.build(session.run.optimizer, session.method)
+    lap = time.perf_counter()
+    if session.run.probe.every != -1:
+        session.ask()
+    look = time.perf_counter() - lap
+    one = sorted(laps[1:])[len(laps) // 2]
+    more = max(0.0, laps[0] - one)
+    left = 0.95 * (60 * minutes - (time.perf_counter() - started))
+
+    def fits(n: int) -> bool:
+        looks = len(due(session.run.probe, n, session.per_epoch)) + 3  # and the last one takes every picture
+        return n * one + math.ceil(n / session.per_epoch) * more + looks * look <= left
+
+    low, high = 1, max(1, int(left / one))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    said = f"{one:.3f} s a step, {look:.1f} s a probe measured"
+    return int(distributed.broadcast_object(low)), said
+
+
+def due(probing: ProbeConfig, total: int, per_epoch: int) -> set[int]:
+    """Steps after which the probe measures; the last one is always among them unless the probe is off."""
+    if probing.every == -1:
+        return set()
+    gap = max(1, round((probing.every or max(1.0, total / per_epoch / 10)) * per_epoch))
+    return {*range(gap, total, gap), total}

@@ -1,0 +1,207 @@
+"""The loop. It never asks which method it trains; read core.py first.
+
+order -> draw -> own rows -> rates -> before_step -> views -> forward, backward -> optimizer -> after_step
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from selfsight import augment, distributed, encoders, optim
+from selfsight.core import Images, Method, Output, Step
+from selfsight.data import DataSet, Part
+from selfsight.errors import WrongUse
+from selfsight.methods import METHODS
+from selfsight.nn import sync_batch_norm
+from selfsight.rng import Stream, generator, seed_of
+from selfsight.run import Run
+
+Batch = Images | dict[str, Tensor]
+
+
+@contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """Eval mode and no gradient inside; afterwards every submodule's training flag is what it was."""
+    flags = [(m, m.training) for m in module.modules()] if isinstance(module, nn.Module) else []
+    try:
+        for m, _ in flags:
+            m.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for m, training in flags:
+            m.training = training
+
+
+class Pictures:
+    """A part of the data set as a method sees it (core.Data); `views` is the method's."""
+
+    def __init__(self, part: Part, image_size: int, channels: int, device: torch.device) -> None:
+        self.part, self.image_size, self.channels, self.device = part, image_size, channels, device
+        self.views: Any = None  # set by `build`, since the views are built with the method
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def plain(self, rows: Tensor, size: int | None = None) -> Tensor:
+        """Whole pictures without augmentation: (b,) -> (b, C, S, S) normalised, on the device."""
+        return self.views.plain(to_device(self.part.gather(rows), self.device), size or self.image_size)
+
+    def sweep(self, fn: Callable[[Tensor], Tensor], rows: Tensor | None = None, chunk: int = 256) -> Tensor:
+        """Apply `fn` to every picture (or to `rows`), in order; see core.Data. Every process does its share."""
+        rows = torch.arange(len(self)) if rows is None else rows
+        share = -(-len(rows) // distributed.world())
+        mine = (torch.arange(share) + distributed.rank() * share).clamp(max=len(rows) - 1)  # equal shares, end padded
+        with evaluating(fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None)):
+            done = torch.cat([fn(self.plain(r)) for r in rows[mine].split(chunk)])
+            return distributed.gather(done)[: len(rows)]
+
+
+class Done(NamedTuple):
+    """What one optimizer step reports. Tensors stay on the device: reading them costs a synchronisation."""
+
+    step: Step
+    loss: Tensor  #: () of the global batch if `distributed.world()` is 1, else of this process's rows
+    logs: dict[str, Tensor]
+    gradient: Tensor  #: () norm before clipping
+    rate: float  #: learning rate of groups with lr_scale 1
+    views: int  #: views made for the global batch
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Pixels to the device; sizes stay on the CPU, where draws become boxes."""
+    if isinstance(batch, dict):
+        return {name: x.to(device, non_blocking=True) for name, x in batch.items()}
+    return Images(batch.pixels.to(device, non_blocking=True), batch.sizes)
+
+
+def slice_batch(batch: Batch, rows: slice) -> Batch:
+    """Some rows of a batch: dimension 1 of cropped views (V, B, ...), dimension 0 of pictures."""
+    if isinstance(batch, dict):
+        return {name: x[:, rows] for name, x in batch.items()}
+    return Images(batch.pixels[rows], None if batch.sizes is None else batch.sizes[rows])
+
+
+def build(
+    run: Run[Any], data: DataSet, device: torch.device, encoder: nn.Module | None = None
+) -> tuple[Method, Pictures]:
+    """The method with its encoder and views, initialised from the run's seed; and the training pictures.
+
+    Args:
+        run: resolved (no "auto" left).
+        data: what it trains on.
+        device: where.
+        encoder: a module with `.dim` instead of the named one.
+
+    Raises:
+        WrongUse: the views do not fit the method.
+    """
+    cls = METHODS[run.method_name]
+    if run.views.views != cls.global_views:
+        raise WrongUse(
+            f"{run.method_name} reads {cls.global_views} whole views, not {run.views.views}: set --views.views"
+        )
+    if run.views.locals and not cls.local_views:
+        raise WrongUse(
+            f"{run.method_name} reads no local crops: leave out --views.locals, or choose a method such as swav"
+        )
+    assert isinstance(run.image_size, int)
+    torch.manual_seed(seed_of(run.seed, Stream.INIT))
+    if encoder is None:
+        encoder = encoders.build(run.encoder, data.channels, run.image_size, run.net)
+    train_data = Pictures(data.train, run.image_size, data.channels, device)
+    method = cls(run.method, encoder, train_data)
+    method.views = train_data.views = augment.build(run.views, run.image_size, data.channels, data.mean, data.std)
+    if distributed.world() > 1:
+        method = sync_batch_norm(method)
+    return method.to(device).to(memory_format=torch.channels_last), train_data
+
+
+def order(seed: int, epoch: int, count: int) -> Tensor:
+    """The order of the pictures in an epoch: (N,) int64."""
+    return torch.randperm(count, generator=generator(seed, Stream.ORDER, epoch))
+
+
+def steps(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    data: Pictures,
+    run: Run[Any],
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Done]:
+    """Train from step `start` to `stop`, yielding after each step. State is in `method` and `optimizer` alone.
+
+    Args:
+        method: built by `build`; its state is that of step `start`.
+        optimizer: built by `optim.build`.
+        data: the training pictures.
+        run: resolved; `run.steps` is the length of the whole run, which schedules refer to.
+        start: optimizer steps done.
+        stop: where to end; default: the end of the run.
+    """
+    assert isinstance(run.batch_size, int)
+    batch, seed, per_epoch = run.batch_size, run.seed, len(data) // run.batch_size
+    stop = run.steps if stop is None else min(stop, run.steps)
+    model = distributed.wrap(method)
+    peak = optim.peak_rate(run.optimizer, batch)
+    views = batch * sum(len(group.policies) for group in method.views.groups)
+    waiting: deque[tuple[Tensor, dict[str, Tensor]]] = deque()
+
+    def ahead() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Rows and draws of this process, step by step; decoders may run ahead of the loop."""
+        epoch, permutation = -1, torch.empty(0)
+        for index in range(start, stop):
+            if index // per_epoch != epoch:
+                epoch = index // per_epoch
+                permutation = order(seed, epoch, len(data))
+            rows = permutation[index % per_epoch * batch :][:batch]
+            draws = method.views.draw(batch, generator(seed, Stream.VIEWS, index))
+            waiting.append((distributed.own(rows), {name: distributed.own(d) for name, d in draws.items()}))
+            yield waiting[-1]
+
+    method.train()
+    for index, images in zip(range(start, stop), data.part.feed(ahead(), method.views)):
+        rows, draws = waiting.popleft()
+        step = Step(index, run.steps, per_epoch, generator(seed, Stream.SHARED, index))
+        factor = optim.factor(run.schedule, step)
+        optim.set_rates(optimizer, peak, factor)
+        torch.manual_seed(seed_of(seed, Stream.SHARED, index))
+        method.before_step(step, data)
+        torch.manual_seed(seed_of(seed, Stream.OWN, index, distributed.rank()))  # dropout and friends
+        outputs = list(_forward_backward(model, method, to_device(images, data.device), draws, rows, step, run))
+        optim.drop_unstarted(optimizer, index)
+        gradient = optim.clip(method.parameters(), run.optimizer)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            carry = {name: torch.cat([out.carry[name] for out in outputs]) for name in outputs[0].carry}
+            method.after_step(step, {name: distributed.gather(rows) for name, rows in carry.items()})
+            loss = torch.stack([out.loss for out in outputs]).mean()
+            logs = {name: torch.stack([out.logs[name].float() for out in outputs]).mean() for name in outputs[0].logs}
+        yield Done(step, loss, logs, gradient, peak * factor, views)
+
+
+def _forward_backward(
+    model: nn.Module, method: Method, images: Batch, draws: dict[str, Tensor], rows: Tensor, step: Step, run: Run[Any]
+) -> Iterator[Output]:
+    """Forward and backward of each micro-batch; gradients add up to those of the mean loss."""
+    device = next(method.parameters()).device
+    size = len(rows) // run.accumulate
+    for i in range(run.accumulate):
+        part = slice(i * size, (i + 1) * size)
+        with torch.no_grad():
+            views = method.views(slice_batch(images, part), {name: d[part] for name, d in draws.items()})
+        half = torch.autocast(device.type, torch.bfloat16) if run.precision == "bf16" else nullcontext()
+        with distributed.without_sync(model, skip=i + 1 < run.accumulate):
+            with half:
+                out: Output = model(views, rows[part].to(device, non_blocking=True), step)
+            (out.loss / run.accumulate).backward()
+        detached = {name: x.detach() for name, x in out.carry.items()}
+        yield Output(out.loss.detach(), {name: x.detach() for name, x in out.logs.items()}, detached)
