@@ -92,7 +92,7 @@ def kmeans(
 
 @torch.no_grad()
 def pca_whiten(x: Tensor, dim: int, all_sum: Reducer = _alone) -> Tensor:
-    """The first `dim` principal components at unit variance. (n, D) -> (n, min(dim, D)): mean 0, covariance I over N rows.
+    """The first `dim` principal components at unit variance. (n, D) -> (n, min(dim, D)), mean 0 and covariance I.
 
     y = L^(-1/2) E' (x - mean) with the covariance (over N, in float64) E L E'. Eigenvalues are floored at 1e-5 of the
     largest; the largest entry of each eigenvector is positive. DeepCluster (arXiv 1807.05520) l2-normalises the rows
@@ -114,10 +114,10 @@ def pca_whiten(x: Tensor, dim: int, all_sum: Reducer = _alone) -> Tensor:
     return torch.cat([((chunk.double() - mean) @ transform).to(dtype) for chunk in x.split(8192)])
 
 
-def _chunks(n: int, k: int) -> Iterator[slice]:
-    """Slices of n rows such that a (chunk, k) float32 block stays at 64 MB."""
-    size = max(1, 2**24 // k)
-    return (slice(i, i + size) for i in range(0, n, size))
+def _chunks(x: Tensor, k: int) -> Iterator[slice]:
+    """Slices of the rows of x such that a (chunk, k) float32 block takes 4 MB, a cache's worth, or 128 MB on a GPU."""
+    size = max(1, (2**20 if x.device.type == "cpu" else 2**25) // k)
+    return (slice(i, min(i + size, len(x))) for i in range(0, len(x), size))
 
 
 def _nearest(x: Tensor, centroids: Tensor, centre: Tensor, spherical: bool, all_sum: Reducer) -> tuple[Tensor, Tensor]:
@@ -129,9 +129,17 @@ def _nearest(x: Tensor, centroids: Tensor, centre: Tensor, spherical: bool, all_
         # argmin |x - c|^2 = argmax (x - m).(c - m) - |c - m|^2 / 2 for any m: the mean keeps the numbers small
         directions = centroids - centre
         bias = -(directions @ centre) - directions.square().sum(1) / 2
+    # argmax in two steps, as the maximum alone is vectorised on CPUs: which 32 columns, then which of these
+    directions, bias = F.pad(directions, (0, 0, 0, -k % 32)), F.pad(bias, (0, -k % 32), value=-torch.inf)
     labels = torch.empty(len(x), dtype=torch.int64, device=x.device)
-    for rows in _chunks(len(x), k):
-        torch.argmax(torch.addmm(bias, x[rows], directions.T), 1, out=labels[rows])
+    block = x.new_empty(0)  # one buffer for all chunks: fresh pages cost a CPU half as much again as the product
+    for rows in _chunks(x, k):
+        block = block if len(block) else x.new_empty(rows.stop, len(bias))
+        scores = torch.addmm(bias, x[rows], directions.T, out=block[: rows.stop - rows.start])
+        scores = scores.unflatten(1, (-1, 32))
+        part = scores.amax(2).argmax(1)
+        within = scores[torch.arange(len(part), device=x.device), part].argmax(1)
+        torch.add(within, part, alpha=32, out=labels[rows])
     return labels, all_sum(torch.bincount(labels, minlength=k))
 
 
@@ -167,8 +175,7 @@ def _split(
     if not len(empty):
         return centroids
     gap = torch.cat(
-        [(x[rows] - centroids[labels[rows]]).square().sum(1) for rows in _chunks(len(x), x.shape[1])]
-        or [x.new_zeros(0)]
+        [(x[rows] - centroids[labels[rows]]).square().sum(1) for rows in _chunks(x, x.shape[1])] or [x.new_zeros(0)]
     )
     far = all_max(gap.new_zeros(len(counts)).scatter_reduce_(0, labels, gap, "amax"))  # (k,) squared radius
     apart = far > 1e-10 * centroids.square().sum(1)  # more than rounding: copies of one picture cannot be split

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -124,8 +125,9 @@ def wrap(module: nn.Module) -> nn.Module:
     """
     if world() == 1:
         return module
-    # static graphs are not assumed: a group that has not started, a head that is skipped, are legal
-    return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=False)
+    with warnings.catch_warnings():  # the newer name of the flag copies buffers once more at the start
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=False)
 
 
 def without_sync(model: nn.Module, skip: bool) -> AbstractContextManager[None]:

@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +25,14 @@ def mlp(
     last_norm: Norm = "none",
     last_bias: bool | None = None,
 ) -> nn.Sequential:
-    """Linear layers from dims[0] to dims[-1] features, (B, dims[0]) -> (B, dims[-1]): every projector and predictor.
+    """Linear layers from dims[0] to dims[-1] features, (B, dims[0]) -> (B, dims[-1]): any projector.
 
-    Each hidden layer is Linear, norm, activation; the last one Linear, last_norm. Two dims make a single Linear layer.
+    Each hidden layer is Linear, norm, activation; the last one Linear, last_norm. Two dims make one Linear layer.
     norm: batch (scale and shift), batch-scale (no shift), batch-plain (neither), layer, none. bias is that of the hidden
     Linear layers, last_bias (default: the same) that of the last.
     """
     layers: list[nn.Module] = []
-    for d_in, d_out in zip(dims[:-2], dims[1:-1]):
+    for d_in, d_out in pairwise(dims[:-1]):
         layers += [nn.Linear(d_in, d_out, bias=bias), *_norm(norm, d_out)]
         layers.append(nn.ReLU(inplace=True) if activation == "relu" else nn.GELU())
     layers.append(nn.Linear(dims[-2], dims[-1], bias=bias if last_bias is None else last_bias))
@@ -74,7 +75,7 @@ class Ema(nn.Module):
 
 
 class Queue(nn.Module):
-    """First in, first out. `rows`: (Q, D), the newest batch first; before anything is pushed, fixed random unit rows."""
+    """First in, first out. `rows`: (Q, D), the newest batch first; fixed random unit rows before anything is pushed."""
 
     rows: Tensor
     filled: Tensor
@@ -117,10 +118,10 @@ class Prototypes(nn.Module):
 
 
 class _GlobalNorm(torch.autograd.Function):
-    """Batch normalisation with statistics of all processes; keeps the input, not its centred copy, for the backward pass."""
+    """Batch normalisation with the statistics of all processes; of (B, C, ...) tensors it keeps the input only."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dims = [d for d in range(x.ndim) if d != 1]
@@ -139,15 +140,13 @@ class _GlobalNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale, total = ctx.saved_tensors
         dims, shape = [d for d in range(x.ndim) if d != 1], [1, -1] + [1] * (x.ndim - 2)
         wide = grad.to(mean.dtype)
         centred = x.to(mean.dtype) - mean.view(shape)
-        shift, tilt = (
-            wide.sum(dims),
-            (wide * centred).sum(dims) * scale,
-        )  # d loss / d bias, d loss / d weight: this process
+        # derivatives by bias and weight, of this process's rows: DDP averages them as it does every parameter's
+        shift, tilt = wide.sum(dims), (wide * centred).sum(dims) * scale
         d_x = None
         if ctx.needs_input_grad[0]:
             all_shift, all_tilt = (distributed.all_sum(torch.cat([shift, tilt])) / total).chunk(2)
@@ -158,10 +157,7 @@ class _GlobalNorm(torch.autograd.Function):
 
 
 class _Global(nn.modules.batchnorm._BatchNorm):
-    """What the two classes below share. `drop` and `act`: what a fused layer such as timm's does after its norm."""
-
-    drop: nn.Module | None = None
-    act: nn.Module | None = None
+    """What the two classes below share. Submodules `drop` and `act`: what a fused layer (timm's) does after its norm."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and distributed.world() > 1:
@@ -170,7 +166,8 @@ class _Global(nn.modules.batchnorm._BatchNorm):
             self._remember(mean, variance * (total / (total - 1)))
         else:
             x = super().forward(x)
-        for after in (self.drop, self.act):
+        for name in ("drop", "act"):
+            after = self._modules.get(name)
             x = x if after is None else after(x)
         return x
 
@@ -179,9 +176,9 @@ class _Global(nn.modules.batchnorm._BatchNorm):
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
-        share = 1 / self.num_batches_tracked if self.momentum is None else torch.tensor(self.momentum)
         for running, new in ((self.running_mean, mean), (self.running_var, variance)):
-            running.lerp_(new.to(running.dtype), share.to(running))
+            share = (1 / self.num_batches_tracked).to(running.dtype) if self.momentum is None else self.momentum
+            running.lerp_(new.to(running.dtype), share)
 
 
 class GlobalBatchNorm1d(_Global, nn.BatchNorm1d):
@@ -193,10 +190,10 @@ class GlobalBatchNorm2d(_Global, nn.BatchNorm2d):
 
 
 def sync_batch_norm(module: nn.Module) -> nn.Module:
-    """Replace every BatchNorm1d and BatchNorm2d in `module` by its global twin; returns `module` (or its twin).
+    """Replace every BatchNorm1d and BatchNorm2d in `module` by its global twin; returns `module`.
 
-    Parameters and buffers stay the same objects under the same names. Raises TypeError for a subclass whose forward does
-    more than norm, `drop` and `act`.
+    Parameters and buffers stay the same objects under the same names. Raises TypeError for a subclass whose forward
+    does more than norm, `drop` and `act`.
     """
     twins: dict[nn.Module, nn.Module] = {}
 
@@ -218,7 +215,7 @@ def _twin(norm: nn.Module) -> nn.Module:
     if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d) and not fused:
         raise TypeError(f"{type(norm).__name__} cannot share its statistics between processes: its forward is unknown")
     kind = GlobalBatchNorm1d if isinstance(norm, nn.BatchNorm1d) else GlobalBatchNorm2d
-    twin = cast(_Global, kind.__new__(kind))
+    twin = kind.__new__(kind)
     twin.__dict__ = norm.__dict__ | {
         name: dict(norm.__dict__[name]) for name in ("_parameters", "_buffers", "_modules")
     }

@@ -38,7 +38,7 @@ def _views(method: str, policy: str = "auto", **settings: Any) -> ViewsConfig:
 
 def _lars(lr: float, weight_decay: float) -> OptimizerConfig:
     """LARS as solo-learn runs it on CIFAR: step length min(eta |p| / |g|, lr)."""
-    return OptimizerConfig(name="lars", lars="clipped", lr=lr, weight_decay=weight_decay, eta=0.02)
+    return OptimizerConfig(name="lars", lars_dialect="clipped", lr=lr, weight_decay=weight_decay, lars_eta=0.02)
 
 
 COSINE10 = ScheduleConfig(name="cosine", warmup_epochs=10)
@@ -73,20 +73,20 @@ def _imagenet(method: str) -> Run[Any]:
     """ResNet-50 at 224 px with the paper's numbers; for many GPUs (sizes are global)."""
     common: dict[str, Any] = {"data": "imagenet", "encoder": "resnet50", "image_size": 224}
     if method == "simclr":  # section 5.1 and B.1; weight decay 1e-6, batch 4096, 100 epochs as in the ablations
-        optimizer = OptimizerConfig(name="lars", lars="tf", lr=0.3, weight_decay=1e-6)
+        optimizer = OptimizerConfig(name="lars", lars_dialect="tf", lr=0.3, weight_decay=1e-6)
         return Run(
             SimCLRConfig(), views=_views(method, "simclr"), optimizer=optimizer, schedule=COSINE10, epochs=100,
             batch_size=4096, **common,
         )  # fmt: skip
     if method == "byol":  # section 3.3, the 300-epoch schedule of appendix G
-        optimizer = OptimizerConfig(name="lars", lars="standard", lr=0.3, weight_decay=1e-6)
+        optimizer = OptimizerConfig(name="lars", lars_dialect="standard", lr=0.3, weight_decay=1e-6)
         return Run(
             BYOLConfig(), views=_views(method, "byol"), optimizer=optimizer, schedule=COSINE10, epochs=300,
             batch_size=4096, **common,
         )  # fmt: skip
     if method == "swav":  # section 4 and appendix A: 2 x 224 + 6 x 96
         views = _views(method, "simclr", scale=(0.14, 1.0), locals=6, local_size=96, local_scale=(0.05, 0.14))
-        optimizer = OptimizerConfig(name="lars", lars="larc", lr=0.3, weight_decay=1e-6)
+        optimizer = OptimizerConfig(name="lars", lars_dialect="larc", decay_bias_and_norm=True, lr=0.3, weight_decay=1e-6)
         schedule = ScheduleConfig(name="cosine", warmup_epochs=10, warmup_start=0.0625, final=0.001)
         return Run(
             SwAVConfig(), views=views, optimizer=optimizer, schedule=schedule, epochs=200, batch_size=4096, **common

@@ -169,7 +169,7 @@ class Session:
     ) -> None:
         self.run, self.data, self.device = run, data, device
         self.method, self.train = build(run, data, device, encoder)
-        self.optimizer = optim.build(run.optimizer, self.method)
+        self.optimizer = optim.build(run.optimizer, self.method, int(run.batch_size))
         self.custom = encoder is not None
         self.held = self._pictures(data.holdout)
         self.test = self._pictures(data.test)
@@ -260,7 +260,7 @@ def steps_that_fit(session: Session, minutes: float, started: float) -> tuple[in
             laps.append(time.perf_counter() - lap)
             lap = time.perf_counter()
     session.method.load_state_dict(kept)
-    session.optimizer = optim.build(session.run.optimizer, session.method)
+    session.optimizer = optim.build(session.run.optimizer, session.method, int(session.run.batch_size))
     lap = time.perf_counter()
     if session.run.probe.every != -1:
         session.ask()

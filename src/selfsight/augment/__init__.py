@@ -1,7 +1,8 @@
 """Augmentation of whole batches: draw every random number, then apply on the device."""
 
+from selfsight.augment.apply import Group
 from selfsight.augment.policies import ENTRIES, POLICIES, Entry, MultiCrop, Policy, multi_crop, suits
-from selfsight.augment.views import Crops, Group, ViewsConfig, build, preview
+from selfsight.augment.views import Crops, ViewsConfig, build, preview
 
 __all__ = [
     "ENTRIES",

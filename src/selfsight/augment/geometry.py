@@ -1,8 +1,8 @@
 """Crop, resize, flip, blur and rotation of whole batches.
 
-Resizing an axis-aligned crop is separable: output = Wy picture Wx^T, with one small matrix of interpolation weights per
-axis and sample. Antialiasing, a horizontal flip (reversed rows of Wx) and a Gaussian blur (a banded matrix times W) cost
-nothing more, and the work is a batched matrix product on any device.
+Resizing an axis-aligned crop is separable: output = Wy picture Wx^T, with one small matrix of interpolation weights
+per axis and sample. Antialiasing and a horizontal flip (reversed rows of Wx) cost nothing more, a Gaussian blur (a
+banded matrix times W) next to nothing, and the work is a batched matrix product on any device.
 Legend: V views, B batch, n samples (views flattened in), C channels, H and W source size, s output side.
 """
 
@@ -23,7 +23,6 @@ TRIES = 10
 CROP_DRAWS = 2 * TRIES + 2
 """Uniforms of one box: areas, aspect ratios, top, left."""
 _TABLE_BYTES = 16 << 20
-_CHUNK_BYTES = {"cpu": 8 << 20}
 
 
 def random_boxes(u: Tensor, sizes: Tensor, scale: Tensor, ratio: Tensor) -> Tensor:
@@ -87,8 +86,8 @@ def resize_weights(
     centre = step[:, None] * torch.where(flip[:, None], size_out - at, at)
     pixel = torch.arange(size_in, device=start.device) - start[:, None] + 0.5
     stretch = 1 / step.clamp(min=1)[:, None]
-    far = torch.where((pixel > 0) & (pixel < length[:, None]), pixel * stretch, 1e9)
-    distance = (far[:, None, :] - (centre * stretch)[:, :, None]).abs_()
+    pixel = torch.where((pixel > 0) & (pixel < length[:, None]), pixel * stretch, 1e9)
+    distance = (pixel[:, None, :] - (centre * stretch)[:, :, None]).abs_()
     if interpolation == "bilinear":
         weight = distance.neg_().add_(1).clamp_(min=0)
     else:
@@ -99,54 +98,62 @@ def resize_weights(
 
 
 @lru_cache(maxsize=16)
-def _table(size_in: int, size_out: int, interpolation: Interpolation, device: torch.device) -> Tensor:
-    """Weights of every (flip, length, start): a small picture has few crops, so looking them up is one pass."""
+def _table(size_in: int, size_out: int, interpolation: Interpolation, across: bool, device: torch.device) -> Tensor:
+    """Weights of every (flip, length, start), transposed if `across`."""
     length = torch.arange(1, size_in + 1).repeat_interleave(torch.arange(size_in, 0, -1))
     start = torch.cat([torch.arange(n) for n in range(size_in, 0, -1)])
     flip = torch.zeros(len(start), dtype=torch.bool)
     both = [resize_weights(start, length, f, size_in, size_out, interpolation) for f in (flip, ~flip)]
-    return torch.cat(both).to(device)
+    table = torch.cat(both)
+    return (table.transpose(1, 2).contiguous() if across else table).to(device)
 
 
-def axis_weights(
-    start: Tensor, length: Tensor, flip: Tensor, size_in: int, size_out: int, interpolation: Interpolation
-) -> Tensor:
-    """`resize_weights`, looked up in a table of all crops where that table is small (32 px: 4 MiB)."""
-    crops = size_in * (size_in + 1) // 2
-    if 8 * crops * size_in * size_out > _TABLE_BYTES:
-        return resize_weights(start, length, flip, size_in, size_out, interpolation)
-    shorter = length - 1
-    index = shorter * (size_in + 1) - shorter * length // 2 + start + flip * crops
-    return _table(size_in, size_out, interpolation, start.device).index_select(0, index)
+class Axis:
+    """The weights of many crops along one axis, made when a part of the batch needs them.
+
+    A small picture has few crops: then they are looked up in a table of all of them (32 px: 4 MiB).
+    """
+
+    def __init__(
+        self,
+        start: Tensor,
+        length: Tensor,
+        flip: Tensor,
+        size_in: int,
+        size_out: int,
+        interpolation: Interpolation,
+        across: bool,
+    ) -> None:
+        """start, length, flip: (V, B) each; across: the matrices are transposed, for columns."""
+        self.crops, self.sizes, self.interpolation, self.across = (
+            (start, length, flip),
+            (size_in, size_out),
+            interpolation,
+            across,
+        )
+        count = size_in * (size_in + 1) // 2
+        self.index: Tensor | None = None
+        if 8 * count * size_in * size_out <= _TABLE_BYTES:
+            shorter = length - 1
+            self.index = shorter * (size_in + 1) - shorter * length // 2 + start + flip * count
+            self.table = _table(size_in, size_out, interpolation, across, start.device)
+
+    def weights(self, view: int, part: slice) -> Tensor:
+        """(b, out, in) float32 of one view of some rows of the batch; (b, in, out) if `across`."""
+        if self.index is not None:
+            return self.table.index_select(0, self.index[view, part])
+        start, length, flip = (x[view, part] for x in self.crops)
+        weights = resize_weights(start, length, flip.bool(), *self.sizes, self.interpolation)
+        return weights.transpose(1, 2) if self.across else weights
 
 
 def resample(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Apply the matrices of every view to every picture.
-
-    Args:
-        pixels: (B, C, H, W) uint8 or float.
-        rows: (B, V, s, H) float32 weights along the height.
-        columns: (B, V, s, W) float32 weights along the width.
-
-    Returns:
-        (V, B, C, s, s) float32, in the units of `pixels`.
-    """
+    """Wy x Wx^T. pixels (b, C, H, W) float, rows (b, s, H), columns (b, W, s) -> (b, C, s, s)."""
     count, channels, height, width = pixels.shape
-    views, side = rows.shape[1], rows.shape[2]
-    out = torch.empty(views, count, channels, side, side, device=pixels.device)
-    per_sample = 4 * channels * height * (width + views * side)
-    chunk = max(1, _CHUNK_BYTES.get(pixels.device.type, 1 << 30) // per_sample)
-    for first in range(0, count, chunk):
-        part = slice(first, first + chunk)
-        source = pixels[part].float().reshape(-1, channels * height, width)
-        number = len(source)
-        wide = torch.bmm(source, columns[part].reshape(number, views * side, width).transpose(1, 2))
-        wide = wide.view(number * channels, height, views * side)
-        for v in range(views):
-            left = rows[part, v, None].expand(-1, channels, -1, -1).reshape(number * channels, side, height)
-            target = out[v, part].view(number * channels, side, side)
-            torch.bmm(left, wide[:, :, v * side : (v + 1) * side], out=target)
-    return out
+    side = rows.shape[1]
+    wide = torch.bmm(pixels.reshape(count, channels * height, width), columns)
+    left = rows[:, None].expand(-1, channels, -1, -1).reshape(count * channels, side, height)
+    return torch.bmm(left, wide.view(count * channels, height, side)).view(count, channels, side, side)
 
 
 def blur_taps(side: int) -> int:
@@ -163,7 +170,7 @@ def _shifts(side: int, taps: int, device: torch.device) -> Tensor:
 
 
 def blur_matrices(sigma: Tensor, side: int) -> Tensor:
-    """Gaussian blur along one axis with `blur_taps(side)` taps and reflected borders: (n,) pixels -> (n, side, side)."""
+    """Gaussian blur along one axis, `blur_taps(side)` taps, borders reflected: sigma (n,) pixels -> (n, side, side)."""
     taps = blur_taps(side)
     offset = torch.arange(taps, device=sigma.device) - taps // 2
     kernel = torch.softmax(-0.5 * (offset / sigma[:, None]).square(), -1)

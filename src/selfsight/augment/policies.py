@@ -246,12 +246,13 @@ _MULTI_CROP = (
 
 
 def multi_crop(size: int) -> MultiCrop:
-    """Defaults for whole views of `size` pixels; between the listed sizes the next lower one holds, with the small
-    crop's side in proportion (above 32 px a multiple of 16, so that patches tile it). 160 to 224 px: 96."""
-    for at, crops in _MULTI_CROP:
-        if size >= at:
-            break
+    """Defaults for whole views of `size` pixels.
+
+    Between the listed sizes the next lower one holds, with the small crop's side in proportion (above 32 px a multiple
+    of 16, so that patches tile it); from 160 to 224 px it is 96.
+    """
+    at, crops = next((row for row in _MULTI_CROP if size >= row[0]), _MULTI_CROP[-1])
     if at == 160:
-        at = min(max(size, 160), 224)
+        at = min(size, 224)
     side = max(8, crops.size * size // at)
     return replace(crops, size=side // 16 * 16 if side > 32 else side)

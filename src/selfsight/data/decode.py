@@ -27,7 +27,8 @@ _TURNS = {
 _TOPS = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .tif .tiff .webp .avif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .pcx".split()
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".avif"}
+    | {".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx"}
 )
 """Files that are taken for pictures; the others in a folder are left alone."""
 
@@ -93,16 +94,12 @@ def reason(error: BaseException) -> str:
 
 
 def _canonical(picture: Image.Image, channels: int, shorter: int) -> Tensor:
-    if shorter:
-        height, width = fit(picture.height, picture.width, shorter)
+    height, width = fit(picture.height, picture.width, shorter)
+    if (width, height) != picture.size:
         # JPEG can be decoded at 1/2, 1/4 or 1/8 for much less; twice the wanted size keeps the resize honest
         picture.draft(None, (2 * width, 2 * height))
-    size = picture.size
-    turn = _TURNS.get(_orientation(picture))
     picture.load()
-    if picture.format == "TIFF" and picture.size != size:
-        turn = None  # Pillow turns this format by itself
-    height, width = fit(picture.height, picture.width, shorter)
+    turn = _TURNS.get(_orientation(picture))  # asked for after load: Pillow turns TIFF by itself, and says so then
     picture = _eight_bit(picture, "L" if channels == 1 else "RGB")
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)

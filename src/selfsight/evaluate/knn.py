@@ -181,7 +181,8 @@ def _nearest(bank: Tensor, query: Tensor, k: int, chunk: int) -> Iterator[tuple[
 
 def _top(table: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """(m, n) -> the k largest of each row and where, any of equals. The k blocks of largest maximum hold them all:
-    reading maxima is several times faster than a selection over the whole row."""
+    reading maxima is several times faster than a selection over the whole row.
+    """
     blocks = table.shape[1] // BLOCK
     if blocks <= 2 * k:
         found = table.topk(k, dim=1)

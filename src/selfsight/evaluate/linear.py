@@ -115,7 +115,7 @@ def logistic(
     Minimises mean cross-entropy + strength / 2 * |W|^2 over standardised features, the bias unpenalised; scikit-learn's
     C is 1 / (N * strength). The strength of least cross-entropy on a validation part of the *training* rows is chosen
     (a tenth of them; below 5000 rows five-fold cross-validation), then all rows are fitted. The problem is solved along
-    the Gram matrix's axes, each scaled by its curvature, which the penalty allows and which makes tens of iterations do.
+    the Gram matrix's axes, each scaled by its curvature: the penalty does not change, and tens of iterations do.
 
     Args:
         train: (N, D); the computation runs on its device.
@@ -178,7 +178,7 @@ def _scores(z: Tensor, state: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _fit(z: Tensor, labels: Tensor, start: Tensor, power: Tensor, strength: float, iterations: int) -> Tensor:
-    """Weights over bias (R + 1, K) float64 that minimise the penalised cross-entropy of z (n, R), starting from `start`.
+    """Weights over bias (R + 1, K) float64 that minimise the penalised cross-entropy of z (n, R), from `start` on.
 
     `power`: (R,) mean square of each column of z. The curvature of the cross-entropy along column j is about
     power_j / K, so the weights are searched in units of (power_j / K + strength)^-1/2.

@@ -1,4 +1,4 @@
-"""Losses that tell the positive from negatives. Shapes: B rows here, N rows of all processes, M candidates, D features."""
+"""Losses that tell the positive from negatives. Shapes: B rows, N rows of all processes, M candidates, D features."""
 
 import torch
 import torch.nn.functional as F

@@ -47,8 +47,8 @@ class BYOL(Method):
         self.config, self.encoder = config, encoder
         width = int(encoder.dim)  # type: ignore[arg-type]
         # hidden BN + ReLU, output without BN and without bias (the authors' code)
-        self.projector = mlp([width, config.hidden, config.dim], norm="batch", output_bias=False)
-        self.predictor = mlp([config.dim, config.hidden, config.dim], norm="batch", output_bias=False)
+        self.projector = mlp([width, config.hidden, config.dim], norm="batch", last_bias=False)
+        self.predictor = mlp([config.dim, config.hidden, config.dim], norm="batch", last_bias=False)
         self.target = Ema(nn.Sequential(encoder, self.projector))  # starts equal; the predictor has no target
 
     def forward(self, views: Views, index: Tensor, step: Step) -> Output:

@@ -77,7 +77,8 @@ class DeepCluster(Method):
         self.head.bias.data.zero_()
 
     def forward(self, views: Views, index: Tensor, step: Step) -> Output:
-        logits = self.head(self.encoder(views["global"][0])).float()
+        logits = self.head(self.encoder(views["global"][0]))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision is raised
         labels = self.labels[index]
         loss = (self.weights[labels] * F.cross_entropy(logits, labels, reduction="none")).mean()
         accuracy = (logits.detach().argmax(1) == labels).float().mean()

@@ -46,7 +46,7 @@ class SimCLR(Method):
         self.config, self.encoder = config, encoder
         dims = [int(encoder.dim), *[config.hidden] * (config.layers - 1), config.dim]  # type: ignore[arg-type]
         if config.norm:  # hidden: BN + ReLU; output: BN with scale, without shift; no linear bias
-            self.projector = mlp(dims, norm="batch", bias=False, output_norm="batch-no-shift", output_bias=False)
+            self.projector = mlp(dims, norm="batch", bias=False, last_norm="batch-scale", last_bias=False)
         else:
             self.projector = mlp(dims, norm="none")
 
@@ -60,9 +60,8 @@ class SimCLR(Method):
         keys = (distributed.gather(z1), distributed.gather(z2))
         rows = distributed.own_rows(len(z1), z1.device)
         loss = nt_xent(z1, z2, self.config.temperature, keys=keys, rows=rows)
-        with torch.no_grad():
-            logs = contrastive_accuracy(z1, z2, keys=keys, rows=rows)
-        return Output(loss, logs)
+        top1, top5 = contrastive_accuracy(z1, z2, (1, 5), keys=keys, rows=rows)
+        return Output(loss, {"top1": top1, "top5": top5})
 
     def embed(self, images: Tensor) -> Tensor:
         return self.projector(self.encoder(images))

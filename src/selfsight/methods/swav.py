@@ -68,7 +68,8 @@ class SwAV(Method):
         count = views["global"].shape[1]
         # one encoder pass per resolution, one head pass over all crops, crop-major
         features = [self.encoder(x.flatten(0, 1)) for x in (views["global"], views.get("local")) if x is not None]
-        z = F.normalize(self.projector(torch.cat(features)).float(), dim=1)
+        z = self.projector(torch.cat(features))
+        z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)  # half precision is raised
         scores = self.prototypes(z).split(count)  # V x (B, K)
         codes = [self.codes(scores[i].detach(), i, step) for i in range(2)]
         loss = swapped_prediction(list(scores), codes, self.config.temperature)  # eq. 1 and 6

@@ -72,7 +72,7 @@ def drop_unstarted(optimizer: Optimizer, step_index: int) -> None:
 
 
 def clip(params: Iterable[Tensor], config: OptimizerConfig) -> Tensor:
-    """Clip the gradients in place by norm or by value, as configured. Returns the norm before that, (), without a sync."""
+    """Clip the gradients in place by norm or by value, as configured. Returns the norm before that, (), and no sync."""
     params = [p for p in params if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
     if config.clip_norm:

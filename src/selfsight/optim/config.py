@@ -25,7 +25,7 @@ class OptimizerConfig:
     lr: float = 0.03
     """Base learning rate; `scaling` turns it into the peak rate."""
     scaling: Scaling = "linear"
-    """linear: peak = lr * batch / base_batch. sqrt: peak = lr * sqrt(batch). none: peak = lr. The batch is the whole one."""
+    """linear: peak = lr * batch / base_batch. sqrt: peak = lr * sqrt(batch). none: peak = lr. The batch is global."""
     base_batch: int = 256
     """Batch size that `lr` is meant for under linear scaling, in pictures (not views)."""
     momentum: float = 0.9

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 
 def is_matrix(p: Tensor) -> bool:
-    """True for what can be orthogonalised: the first axis and the rest are both longer than 1 (no bias, norm, token)."""
+    """True for what can be orthogonalised: first axis and rest are both longer than 1 (no bias, norm or token)."""
     return p.ndim >= 2 and p.shape[0] > 1 and p.numel() > p.shape[0]
 
 

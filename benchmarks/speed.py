@@ -1,0 +1,213 @@
+"""Speed, as ratios measured side by side in one run: python benchmarks/speed.py [NAME ...].
+
+Each pair is timed in alternation and the median of the ratios is reported, so that a machine that others use as well
+still gives a fair answer. Peers that are not installed are left out, and the result says so.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RESULTS = Path(__file__).parent / "results"
+ROUNDS = 5
+
+
+def clock(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def paired(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float, list[float]]:
+    """Median seconds of both, and the ratios theirs / ours of each round, timed in alternation."""
+    ours(), theirs()
+    pairs = [(clock(ours), clock(theirs)) for _ in range(rounds)]
+    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), [b / a for a, b in pairs]
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def pictures(count: int) -> Tensor:
+    from selfsight.data import open_data
+
+    return open_data(f"shapes:32:{count}", holdout=0).train.gather(torch.arange(count)).pixels
+
+
+def augmentation() -> dict[str, Any]:
+    """Views per second of the two-view SimCLR policy at 32 px; peers make the same policy their own way."""
+    from selfsight import augment
+    from selfsight.rng import Stream, generator
+
+    batch = 512
+    x = pictures(batch)
+    mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
+    modes = {
+        mode: augment.build(augment.ViewsConfig(policy="simclr-cifar", colour=mode), 32, 3, mean, std)  # type: ignore[arg-type]
+        for mode in ("fast", "exact")
+    }
+
+    def ours(mode: str) -> Callable[[], object]:
+        return lambda: modes[mode](x, modes[mode].draw(batch, generator(0, Stream.VIEWS, 0)))
+
+    peers: dict[str, Callable[[], object]] = {}
+    if version("kornia"):
+        import kornia.augmentation as K
+
+        chain = K.AugmentationSequential(
+            K.RandomResizedCrop((32, 32), scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)),
+            K.RandomHorizontalFlip(),
+            K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
+            K.RandomGrayscale(p=0.2),
+            K.Normalize(mean, std),
+            data_keys=["input"],
+        )
+        peers["kornia"] = lambda: [chain(x.float() / 255) for _ in range(2)]
+    few = 64  # per-image pipelines are slow: fewer pictures, same unit
+    if version("lightly"):
+        from lightly.transforms.simclr_transform import SimCLRTransform
+        from torchvision.transforms.functional import to_pil_image
+
+        transform = SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.0)
+        pils = [to_pil_image(p) for p in x[:few]]
+        peers["lightly"] = lambda: [transform(p) for p in pils]
+    from torchvision.transforms import v2
+
+    each = v2.Compose([
+        v2.RandomResizedCrop(32, scale=(0.08, 1.0), antialias=True),
+        v2.RandomHorizontalFlip(),
+        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+        v2.RandomGrayscale(0.2),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(mean.tolist(), std.tolist()),
+    ])  # fmt: skip
+    peers["torchvision v2"] = lambda: [each(p) for p in x[:few] for _ in range(2)]
+    found: dict[str, Any] = {"batch": batch, "views_per_picture": 2, "policy": "simclr-cifar"}
+    for mode in modes:
+        ours(mode)()
+        found[f"{mode}_views_per_second"] = round(2 * batch / statistics.median(clock(ours(mode)) for _ in range(15)))
+    for name, peer in peers.items():
+        mine, theirs, ratios = paired(ours("fast"), peer)
+        scale = 1.0 if name == "kornia" else batch / few
+        found[name] = {
+            "version": version(name.split()[0]), "views_per_second": round(2 * batch / (theirs * scale)),
+            "fast_is_times_faster": round(statistics.median(ratios) * scale, 1),
+            "range": [round(min(ratios) * scale, 1), round(max(ratios) * scale, 1)],
+        }  # fmt: skip
+    found["left_out"] = [p for p in ("kornia", "lightly") if not version(p)]
+    return found
+
+
+def training() -> dict[str, Any]:
+    """Our loop against a bare loop: same encoder and projector, forward, NT-Xent, backward and step on fixed views."""
+    from selfsight import optim
+    from selfsight.losses import nt_xent
+    from selfsight.recipes import recipe
+    from selfsight.session import open_for, prepare
+    from selfsight.train import build, steps
+
+    device = torch.device("cpu")
+    run = replace(recipe("simclr", "cifar10-200"), data="shapes:32:2560", holdout=0.0, epochs=100, precision="fp32", batch_size=128)
+    data = open_for(run, device)
+    run, _ = prepare(run, data, device)
+    method, pictures = build(run, data, device)
+    optimizer = optim.build(run.optimizer, method, 128)
+    loop = steps(method, optimizer, pictures, run)
+
+    bare, _ = build(run, data, device)
+    bare_optimizer = optim.build(run.optimizer, bare, 128)
+    views = method.views(pictures.part.gather(torch.arange(128)), method.views.draw(128, torch.Generator().manual_seed(0)))
+    x = views["global"].flatten(0, 1)
+
+    def step() -> None:
+        z1, z2 = bare.projector(bare.encoder(x)).chunk(2)  # type: ignore[operator]
+        nt_xent(z1, z2, 0.2).backward()
+        bare_optimizer.step()
+        bare_optimizer.zero_grad(set_to_none=True)
+
+    bare.train()
+    ours, theirs, ratios = paired(lambda: next(loop), step, rounds=8)
+    return {
+        "network": "resnet18, 32 px, batch 128 (256 views), fp32", "views_per_second": round(256 / ours, 1),
+        "bare_views_per_second": round(256 / theirs, 1), "ours_to_bare": round(statistics.median(ratios), 3),
+        "range": [round(min(ratios), 3), round(max(ratios), 3)], "target": "at least 0.90",
+    }  # fmt: skip
+
+
+def start_up() -> dict[str, Any]:
+    """Seconds of `selfsight --help`, best and median of seven."""
+    times = [clock(lambda: subprocess.run([sys.executable, "-m", "selfsight", "--help"], check=True, capture_output=True)) for _ in range(7)]
+    return {"best": round(min(times), 3), "median": round(statistics.median(times), 3), "target": "below 0.5"}
+
+
+def clustering() -> dict[str, Any]:
+    """k-means of 50,000 x 256 into 1,000 clusters, 20 iterations, against faiss."""
+    from selfsight.assign import kmeans
+
+    rows = F.normalize(torch.randn(50000, 256, generator=torch.Generator().manual_seed(0)) + 0.3, dim=1)
+    if not version("faiss-cpu"):
+        return {"left_out": ["faiss"]}
+    import faiss
+
+    inertia: dict[str, float] = {}
+
+    def ours() -> None:
+        labels, centroids = kmeans(rows, 1000, 20, torch.Generator().manual_seed(0))
+        inertia["ours"] = float((rows - centroids[labels]).square().sum())
+
+    def theirs() -> None:
+        k = faiss.Kmeans(256, 1000, niter=20, seed=0, max_points_per_centroid=50000, min_points_per_centroid=1)
+        k.train(rows.numpy())
+        inertia["faiss"] = float(k.index.search(rows.numpy(), 1)[0].sum())
+
+    a, b, ratios = paired(ours, theirs, rounds=3)
+    return {
+        "seconds": round(a, 2), "faiss_seconds": round(b, 2), "times_faster": round(statistics.median(ratios), 2),
+        "inertia_to_faiss": round(inertia["ours"] / inertia["faiss"], 4), "faiss": version("faiss-cpu"),
+    }  # fmt: skip
+
+
+BENCHMARKS = {"augmentation": augmentation, "training": training, "start_up": start_up, "clustering": clustering}
+
+
+def main() -> None:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    names = sys.argv[1:] or list(BENCHMARKS)
+    machine = {
+        "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "python": platform.python_version(), "when": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        machine["cpu"] = next((line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line), "?")
+    RESULTS.mkdir(exist_ok=True)
+    for name in names:
+        with tempfile.TemporaryDirectory() as home:
+            os.environ["SELFSIGHT_HOME"] = home
+            found = {**BENCHMARKS[name](), "machine": machine}
+        (RESULTS / f"speed-{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+        print(name, json.dumps(found, indent=2), flush=True)
+
+
+if __name__ == "__main__":
+    main()

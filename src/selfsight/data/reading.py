@@ -1,0 +1,151 @@
+"""Files -> pictures at hand or decoded later: a look at the headers, then the choice of a store.
+
+Legend: N pictures, C channels, H, W height and width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from selfsight.data import decode, split
+from selfsight.data.feed import BadFiles, Decoded, cores, printable
+from selfsight.data.files import Pictures
+from selfsight.data.store import CACHE_LIMIT, Built, Entry, Resident, cached, fits_on_disk, in_memory
+from selfsight.errors import WrongUse
+from selfsight.rng import Stream, generator
+
+Cache = Literal["auto", "memory", "disk", "off"]
+DETAIL = 2  # stored pictures have up to this many times the image size, so that a crop of a quarter is still sharp
+PIXELS = 1  # raise when decode.py gives other pixels for the same file: part of the cache's key
+_HEADERS = 2000  # files looked at to choose size and channels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How files become pictures."""
+
+    channels: int
+    image_size: int
+    bad_files: BadFiles
+    workers: int
+    cache: Cache
+    root: Path
+    log: Callable[[str], None]
+
+    @property
+    def shorter(self) -> int:
+        return DETAIL * self.image_size
+
+
+class Look(NamedTuple):
+    """What a sample of the pictures looks like."""
+
+    sizes: list[tuple[int, int]]
+    gray: bool
+
+
+def look_at(pictures: Pictures, name: str) -> Look:
+    """Sizes and kind of a sample, the same one each time.
+
+    Raises:
+        WrongUse: nothing in it can be read.
+    """
+    if pictures.pixels is not None:
+        _, channels, height, width = pictures.pixels.shape
+        return Look([(height, width)], channels == 1)
+    paths = pictures.paths or []
+    order = torch.randperm(len(paths), generator=generator(0, Stream.SPLIT, split.HEADERS)).tolist()
+    found: list[decode.Header] = []
+    broken: list[tuple[str, str]] = []
+    with ThreadPoolExecutor(min(8, cores())) as pool:
+        for start in range(0, len(order), _HEADERS):
+            sample = [paths[i] for i in order[start : start + _HEADERS]]
+            for path, header in zip(sample, pool.map(try_probe, sample)):
+                if isinstance(header, str):
+                    broken.append((path.name, header))
+                else:
+                    found.append(header)
+            if found:
+                break
+    if not found:
+        raise WrongUse(f"no readable picture in {name}: {some(broken)}; check the files")
+    return Look([(h.height, h.width) for h in found], all(h.gray for h in found))
+
+
+def try_probe(path: Path) -> decode.Header | str:
+    """The header of a file, or why it has none."""
+    try:
+        return decode.probe(path)
+    except decode.Unreadable as error:
+        return str(error)
+
+
+def store_of(
+    paths: list[Path], names: list[str], content: str, settings: Settings, look: Look, choices: list[str]
+) -> tuple[Resident | Decoded, list[tuple[int, str]]]:
+    """Files -> a store and the positions that are not in it, with the reason."""
+    sizes = [decode.fit(*size, settings.shorter) for size in look.sizes]
+    need = settings.channels * len(paths) * sum(h * w for h, w in sizes) // len(sizes)
+    key = f"{content}-{settings.shorter}-{settings.channels}-{PIXELS}"
+    file = settings.root / "store" / key
+    amount = f"{need / 2**20:,.0f} MiB"
+
+    def build() -> Built:
+        settings.log(f"reading {len(paths):,} pictures into {amount}, once for this image size")
+        return read_all(paths, settings)
+
+    entry: Entry | None = None
+    room = settings.cache == "disk" or need <= CACHE_LIMIT
+    if settings.cache in ("auto", "disk") and (file.exists() or (room and fits_on_disk(settings.root, need))):
+        try:
+            entry = cached(file, settings.channels, build)
+            choices.append(f"{len(paths):,} pictures cached on disk: {file}")
+        except OSError as error:
+            choices.append(f"no cache on disk: {error}")
+    if entry is None and settings.cache == "disk":
+        raise WrongUse(f"a cache of {amount} cannot be written under {settings.root}; make room, or use --cache off")
+    if entry is None and (settings.cache == "memory" or (settings.cache == "auto" and need <= CACHE_LIMIT // 4)):
+        entry = in_memory(settings.channels, build())
+        choices.append(f"{len(paths):,} pictures kept in memory")
+    if entry is not None:
+        refuse_bad(entry[1], names, settings.bad_files)
+        return entry
+    choices.append(f"{len(paths):,} pictures decoded as they are needed, by {settings.workers} processes")
+    empty = [(i, "empty file") for i, path in enumerate(paths) if not path.is_file() or not path.stat().st_size]
+    refuse_bad(empty, names, settings.bad_files)
+    lost = {i for i, _ in empty}
+    usable = [path for i, path in enumerate(paths) if i not in lost]
+    store = Decoded(usable, settings.channels, settings.shorter, settings.bad_files, settings.log, settings.workers)
+    return store, empty
+
+
+def read_all(paths: Sequence[Path], settings: Settings) -> Iterator[Tensor | str]:
+    """Every picture in order, or why there is none; decoded by threads, a few ahead."""
+
+    def one(path: Path) -> Tensor | str:
+        try:
+            return decode.read(path, settings.channels, settings.shorter)
+        except decode.Unreadable as error:
+            return str(error)
+
+    with ThreadPoolExecutor(min(8, cores())) as pool:
+        for start in range(0, len(paths), 256):
+            yield from pool.map(one, paths[start : start + 256])
+
+
+def refuse_bad(bad: list[tuple[int, str]], names: list[str], policy: BadFiles) -> None:
+    """Raise WrongUse that names the bad files, if the policy is error."""
+    if bad and policy == "error":
+        listed = [(printable(names[i]), why) for i, why in bad]
+        raise WrongUse(f"{len(bad)} pictures cannot be read: {some(listed)}; repair them, or use --bad-files skip")
+
+
+def some(bad: list[tuple[str, str]], most: int = 5) -> str:
+    """The first few of (file, reason) in one line."""
+    shown = ", ".join(f"{name} ({why})" for name, why in bad[:most])
+    return shown + (f" and {len(bad) - most} more" if len(bad) > most else "")

@@ -1,0 +1,94 @@
+"""Linear evaluation by SGD on stored features, as papers report it. Legend: N, M rows, D features, K classes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selfsight.errors import WrongUse
+from selfsight.evaluate.knn import rank_of
+from selfsight.rng import Stream, generator
+
+
+def sgd(
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    classes: int | None = None,
+    epochs: int = 90,
+    batch_size: int = 4096,
+    base_lr: float = 0.1,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    validation: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """One dense layer on raw features: SGD, rate base_lr * batch_size / 256 that falls by a cosine, epoch by epoch.
+
+    The last epoch is reported, never the best. The defaults are those of SimCLR (arXiv 2002.05709, B.6: 90 epochs,
+    batch 4096, 0.1 per 256 rows, no penalty).
+
+    Args:
+        train: (N, D); the computation runs on its device.
+        labels: (N,) int64, 0..K-1.
+        test: (M, D).
+        test_labels: (M,) int64.
+        classes: K; None takes the largest label plus one.
+        epochs: passes over the training rows.
+        batch_size: rows a step, at most N.
+        base_lr: rate per 256 rows of a step.
+        weight_decay: L2 penalty.
+        momentum: of SGD.
+        validation: fraction of the training rows that is kept out of training, to choose settings by.
+        seed: of the validation part, the initial weights and the order.
+
+    Returns:
+        `top1`, `top5` (test), `train_top1`, `validation_top1` (None without a validation part), `protocol`.
+
+    Raises:
+        WrongUse: labels are out of range, or no training row is left.
+    """
+    device, labels, test_labels = train.device, labels.to(train.device), test_labels.to(train.device)
+    most = int(torch.cat([labels, test_labels]).max()) + 1
+    if (classes is not None and classes < most) or int(torch.cat([labels, test_labels]).min()) < 0:
+        raise WrongUse(f"labels must be 0..classes-1, with classes = {classes}; leave out the rows without label")
+    order = torch.randperm(len(train), generator=generator(seed, Stream.SPLIT))
+    held = order[: int(validation * len(train))].sort().values.to(device)
+    fit = order[len(held) :].sort().values.to(device)
+    if not len(fit):
+        raise WrongUse(f"validation = {validation} leaves no training row; give a fraction below 1")
+    layer = torch.nn.utils.skip_init(nn.Linear, train.shape[1], classes or most)
+    bound, init = train.shape[1] ** -0.5, generator(seed, Stream.INIT)
+    with torch.no_grad():  # torch's default for a dense layer, but from our own generator
+        layer.weight.uniform_(-bound, bound, generator=init)
+        layer.bias.uniform_(-bound, bound, generator=init)
+    layer.to(device)
+    batch = min(batch_size, len(fit))
+    top = base_lr * batch / 256
+    solver = torch.optim.SGD(layer.parameters(), lr=top, momentum=momentum, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(solver, epochs)
+    for epoch in range(epochs):
+        shuffled = fit[torch.randperm(len(fit), generator=generator(seed, Stream.PROBE, epoch)).to(device)]
+        for rows in shuffled.split(batch):
+            loss = F.cross_entropy(layer(train[rows].float()), labels[rows])
+            solver.zero_grad()
+            loss.backward()
+            solver.step()
+        schedule.step()
+
+    @torch.no_grad()
+    def place(x: Tensor, wanted: Tensor) -> Tensor:
+        scores = torch.cat([layer(part.to(device).float()) for part in x.split(8192)])
+        return rank_of(scores, wanted)
+
+    tested = place(test, test_labels)
+    return {
+        "top1": float((tested < 1).double().mean()),
+        "top5": float((tested < 5).double().mean()),
+        "train_top1": float((place(train[fit], labels[fit]) < 1).double().mean()),
+        "validation_top1": float((place(train[held], labels[held]) < 1).double().mean()) if len(held) else None,
+        "protocol": f"SGD on stored features, {epochs} epochs, batch {batch}, rate {top:g} cosine, "
+        f"momentum {momentum:g}, weight decay {weight_decay:g}, last epoch",
+    }

@@ -1,0 +1,230 @@
+"""Is this run learning or collapsing? Numbers from features (`monitors`), then a verdict in plain words (`verdict`).
+
+Collapse is what self-supervision dies of: all pictures get the same output (Grill et al., arXiv 2006.07733; Chen and
+He, arXiv 2011.10566, figure 2), or outputs that vary in a few directions only (Jing et al., arXiv 2110.09348).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where the verdict draws its lines: far from what healthy runs show, so that it does not cry wolf."""
+
+    warm_steps: int = 100
+    """Steps in which nothing is judged but numbers that are not finite ..."""
+    warm_part: float = 0.05
+    """... or this part of the run, whichever is longer, but never more than half the run."""
+    spread: float = 0.05
+    """Collapsed: standard deviation of unit outputs below this, in units of 1/sqrt(D); 1 is isotropic."""
+    rank_part: float = 0.02
+    """Dimensional collapse: effective rank of the encoder's features below this part of what is possible ..."""
+    rank_most: float = 10.0
+    """... but never when it is above this ..."""
+    rank_least: float = 2.0
+    """... and always below this."""
+    rising: float = 1.1
+    """A spread or rank that grew by this factor since the measurement before is recovering, not collapsed."""
+    constant: float = 0.0025
+    """Loss counts as that of constant outputs within this part of it (of 1, if it is smaller)."""
+    moderate: float = 0.5
+    """Spread of the outputs below which a loss at its constant-output value is believed."""
+    diverging: float = 2.0
+    """Loss above the smallest so far by this multiple of its whole range in the first three quarters."""
+    fewest: int = 8
+    """Losses below this number are not judged."""
+    frozen: float = 0.002
+    """Not learning: loss and monitors within this part of where they began ..."""
+    frozen_after: float = 0.3
+    """... after this part of the run."""
+    one_code: float = 0.05
+    """Collapsed: entropy of the mean K-way assignment below this part of log K."""
+    even_codes: float = 0.9995
+    """Constant outputs: entropy of the K-way assignments, mean and single, above this part of log K."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the monitors say of a run."""
+
+    status: str  #: one of STATUSES
+    why: str  #: one line with the numbers it rests on
+    remedy: str  #: one line, what to try; empty when nothing is needed
+
+    @property
+    def bad(self) -> bool:
+        """True when the run needs attention."""
+        return self.status not in ("healthy", "too early to tell")
+
+
+STATUSES = (
+    "healthy",
+    "too early to tell",
+    "collapsed",
+    "dimensional collapse",
+    "at the loss of constant outputs",
+    "diverging",
+    "not learning",
+)
+MOVING = ("std", "rank", "features_std", "features_rank")  #: monitors that training moves
+_REMEDY = {
+    "collapsed": "check the stop-gradient, the predictor and batch norm of the head; lower the learning rate; "
+    "for prototypes raise the Sinkhorn iterations or the teacher's temperature warm-up",
+    "dimensional collapse": "strengthen the augmentation, widen the head, lower the weight decay; "
+    "for redundancy reduction raise the off-diagonal or variance weight",
+    "at the loss of constant outputs": "lower the learning rate, lengthen its warm-up, check the temperature",
+    "diverging": "lower the learning rate, lengthen its warm-up, clip gradients, try --precision fp32",
+    "not learning": "check that the learning rate is above 0 and that the encoder's parameters are in a group",
+}
+
+
+@torch.no_grad()
+def monitors(features: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
+    """Spread of the encoder's features (n, D) and of the head's embeddings (n, d), of at least two pictures.
+
+    Returns float64 scalars of the embeddings, and with the prefix `features_` of the features:
+
+    - `std`: mean over dimensions of the standard deviation of the unit rows, times sqrt(d): 1 isotropic, 0 collapsed;
+    - `rank`: effective rank, exp of the entropy of the singular values of the centred rows normalised to sum 1 (Roy and
+      Vetterli 2007), at most min(n - 1, d); 1 when all rows are equal;
+    - `cosine`: mean cosine of two different rows;
+    - `dim`: min(n - 1, d), what the rank could be at most;
+
+    and `finite`, the fraction of rows of both without NaN or infinity; other rows count as zero.
+    """
+    found: dict[str, Tensor] = {}
+    finite = torch.stack([torch.isfinite(x).all(1).double().mean() for x in (features, embeddings)]).mean()
+    for prefix, x in (("", embeddings), ("features_", features)):
+        x = torch.where(torch.isfinite(x).all(1, keepdim=True), x, torch.zeros_like(x)).double()
+        count, width = x.shape
+        unit = F.normalize(x, dim=1)
+        centred = x - x.mean(0)
+        gram = centred.T @ centred if width <= count else centred @ centred.T
+        scale = x.square().sum().clamp(min=1e-300)
+        energy = torch.linalg.eigvalsh(gram / scale)
+        values = torch.where(energy > 1e-14, energy, torch.zeros_like(energy)).sqrt()  # rounding is no direction
+        share = values / values.sum().clamp(min=1e-300)
+        total = unit.sum(0).square().sum() - unit.square().sum()
+        found[prefix + "std"] = unit.std(0, correction=0).mean() * math.sqrt(width)
+        found[prefix + "rank"] = (-torch.special.xlogy(share, share).sum()).exp()
+        found[prefix + "cosine"] = total / (count * (count - 1))
+        found[prefix + "dim"] = x.new_tensor(float(min(count - 1, width)))
+    found["finite"] = finite
+    return found
+
+
+def verdict(
+    now: Mapping[str, float],
+    losses: Sequence[tuple[int, float]],
+    *,
+    progress: float,
+    constant_loss: float | None = None,
+    history: Sequence[Mapping[str, float]] = (),
+    logs: Mapping[str, float] | None = None,
+    limits: Limits | None = None,
+) -> Verdict:
+    """Judge a run by its monitors and its loss. A pure function.
+
+    Args:
+        now: what `monitors` returned; may be empty.
+        losses: (step, loss) as logged, from the start.
+        progress: part of the run that is done, 0..1.
+        constant_loss: the method's loss when all outputs are equal, if it has one.
+        history: earlier monitors, oldest first; best from the untrained network on. Recovering is no collapse.
+        logs: the method's latest logs. Of K-way methods `mean_code_entropy` (of the mean assignment) and `code_entropy`
+            (mean over assignments), both relative to log K, are understood.
+        limits: the thresholds.
+    """
+    limit, logs, values = limits or Limits(), logs or {}, [value for _, value in losses]
+    if values and not math.isfinite(values[-1]):
+        return _say("diverging", f"the loss is {values[-1]}")
+    if now.get("finite", 1.0) < 1 or not all(math.isfinite(now[name]) for name in MOVING if name in now):
+        return _say("diverging", "outputs are not finite")
+    step = losses[-1][0] if losses else 0
+    total = step / progress if progress > 0 else math.inf
+    warm = min(max(limit.warm_steps, limit.warm_part * total), total / 2)
+    if step < warm:
+        return Verdict("too early to tell", f"{progress:.0%} done; judged from {min(1.0, warm / total):.0%} on", "")
+    before = history[-1] if history else {}
+    for name, who in (("std", "the head's outputs"), ("features_std", "the encoder's features")):
+        if now.get(name, 1.0) < limit.spread and not _rises(now, before, name, limit):
+            return _say("collapsed", f"{who} hardly differ between pictures: spread {_number(now, name)} of 1/sqrt(D)")
+    mean_entropy, entropy = logs.get("mean_code_entropy", 0.5), logs.get("code_entropy", 0.5)
+    if mean_entropy < limit.one_code:
+        return _say(
+            "collapsed", f"nearly all pictures get the same code: entropy of the mean {mean_entropy:.2g} of log K"
+        )
+    if min(mean_entropy, entropy) > limit.even_codes:
+        return _say("at the loss of constant outputs", "every picture gets the uniform code")
+    enough = len(values) >= limit.fewest and all(math.isfinite(x) for x in values)
+    if enough and constant_loss is not None and _at_constant(values, constant_loss, now, limit):
+        why = f"loss {_late(values):.4g}, equal outputs for all pictures would have {constant_loss:.4g}"
+        return _say("at the loss of constant outputs", why)
+    if enough and (rise := _rise(values)) > limit.diverging:
+        return _say("diverging", f"loss {_late(values):.4g} lies {rise:.1f} times its former range above its lowest")
+    possible = now.get("features_dim", math.inf)
+    line = max(limit.rank_least, min(limit.rank_part * possible, limit.rank_most))
+    if now.get("features_rank", math.inf) < line and not _rises(now, before, "features_rank", limit):
+        why = f"the features vary in {now['features_rank']:.1f} directions of {possible:.0f}"
+        return _say("dimensional collapse", why)
+    if enough and history and progress >= limit.frozen_after and _frozen(values, history[0], now, limit):
+        return _say("not learning", f"loss {_late(values):.4g} and the features are where they began")
+    if "std" in now and "features_rank" in now:
+        rank = f"features' rank {now['features_rank']:.1f} of {possible:.0f}"
+        return Verdict("healthy", f"spread {_number(now, 'std')} of 1/sqrt(D), {rank}", "")
+    return Verdict("healthy", f"loss {_late(values):.4g}" if values else "nothing speaks against it", "")
+
+
+def _say(status: str, why: str) -> Verdict:
+    return Verdict(status, why, _REMEDY[status])
+
+
+def _number(now: Mapping[str, float], name: str) -> str:
+    return f"{now.get(name, math.nan):.2g}"
+
+
+def _rises(now: Mapping[str, float], before: Mapping[str, float], name: str, limit: Limits) -> bool:
+    return now[name] > limit.rising * before.get(name, math.inf)
+
+
+def _window(losses: Sequence[float]) -> int:
+    return min(max(3, len(losses) // 10), 20)
+
+
+def _late(losses: Sequence[float]) -> float:
+    return median(losses[-_window(losses) :])  # one bad batch is no trend
+
+
+def _at_constant(losses: Sequence[float], constant: float, now: Mapping[str, float], limit: Limits) -> bool:
+    """Near the value, and either the outputs hardly vary or the loss began there and never left: for methods whose
+    minimum is that value (BYOL 0, SimSiam -1) coming down to it is what they should do, unless the spread goes.
+    """
+    near = limit.constant * max(1.0, abs(constant))
+    if abs(_late(losses) - constant) > near:
+        return False
+    return now.get("std", 1.0) < limit.moderate or all(abs(x - constant) <= 4 * near for x in losses)
+
+
+def _rise(losses: Sequence[float]) -> float:
+    """How far the late loss lies above the smallest one, in units of the range of the first three quarters."""
+    early = losses[: max(3, 3 * len(losses) // 4)]
+    low, high = min(early), max(early)
+    return (_late(losses) - low) / max(high - low, 1e-3 * max(1.0, abs(low)))
+
+
+def _frozen(losses: Sequence[float], begun: Mapping[str, float], now: Mapping[str, float], limit: Limits) -> bool:
+    """The loss's trend is small beside the loss and its noise, and the monitors did not move."""
+    window = _window(losses)
+    trend = abs(fmean(losses[-window:]) - fmean(losses[:window]))
+    noise = fmean(abs(x - median(losses)) for x in losses)
+    if trend > max(limit.frozen * abs(fmean(losses[:window])), 0.5 * noise):
+        return False
+    names = [name for name in MOVING if name in begun and name in now]
+    return bool(names) and all(abs(now[n] - begun[n]) <= limit.frozen * abs(begun[n]) for n in names)

@@ -1,0 +1,144 @@
+"""The charts of the report as plain plotly.js figures: dicts of traces and a layout."""
+
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import Any
+
+from selfsight.report.curves import smooth
+from selfsight.report.read import RunFolder
+
+COLOURS = ("#2b7de9", "#e8710a", "#12a150", "#c026d3", "#d93025", "#0097a7", "#9a6700", "#7c5cff")
+POINTS = 1500  #: of a curve, more are averaged
+MONITORS = (
+    ("std", "Spread of the head's outputs (1 isotropic, 0 collapsed)"),
+    ("features_std", "Spread of the features (1 isotropic, 0 collapsed)"),
+    ("rank", "Effective rank of the head's outputs"),
+    ("features_rank", "Effective rank of the features"),
+    ("cosine", "Mean cosine of two pictures, head (1 collapsed)"),
+    ("features_cosine", "Mean cosine of two pictures, features"),
+)
+_SHOWN = {"step", "epoch", "loss", "lr", "views_per_second", "seconds"}
+
+Chart = dict[str, Any]
+
+
+def colour(index: int) -> str:
+    """Colour of the i-th run."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def training(runs: Sequence[RunFolder]) -> list[Chart]:
+    """Loss, k-NN, learning rate, speed: those that have points."""
+    found = [
+        _chart("Loss", [t for i, r in enumerate(runs) for t in _line(r, i, *r.curve("loss"), len(runs) > 1)]),
+        _knn(runs),
+        _chart("Learning rate", [t for i, r in enumerate(runs) for t in _line(r, i, *r.curve("lr"), False, raw=True)]),
+        _chart(
+            "Views per second",
+            [t for i, r in enumerate(runs) for t in _line(r, i, *r.curve("views_per_second"), False)],
+        ),
+    ]
+    return [chart for chart in found if chart["data"]]
+
+
+def monitors(runs: Sequence[RunFolder]) -> list[Chart]:
+    """Collapse monitors over time."""
+    found = []
+    for name, title in MONITORS:
+        traces = []
+        for i, run in enumerate(runs):
+            points = [(line["step"], line[name]) for line in run.health if isinstance(line.get(name), int | float)]
+            traces += (
+                [_trace(run, i, [x for x, _ in points], [y for _, y in points], "lines+markers")] if points else []
+            )
+        chart = _chart(title, traces)
+        if not name.endswith("rank"):
+            chart["layout"]["yaxis"]["rangemode"] = "tozero"
+        found.append(chart)
+    return [chart for chart in found if chart["data"]]
+
+
+def own_logs(runs: Sequence[RunFolder]) -> list[Chart]:
+    """Every other number of the step lines."""
+    names = dict.fromkeys(
+        name
+        for run in runs
+        for line in run.steps
+        for name, value in line.items()
+        if name not in _SHOWN and isinstance(value, int | float)
+    )
+    return [
+        _chart(escape(name), [t for i, r in enumerate(runs) for t in _line(r, i, *r.curve(name), False)])
+        for name in names
+    ]
+
+
+def _knn(runs: Sequence[RunFolder]) -> Chart:
+    traces, last = [], max((run.done for run in runs), default=0)
+    for i, run in enumerate(runs):
+        if run.knn:
+            trace = _trace(run, i, [s for s, _ in run.knn], [k["top1"] for _, k in run.knn], "lines+markers")
+            traces.append({**trace, "hovertemplate": "%{y:.2%} at step %{x}<extra>" + escape(run.name) + "</extra>"})
+    baselines: tuple[tuple[str, str, Callable[[RunFolder], float | None]], ...] = (
+        ("untrained", "dash", lambda run: run.untrained),
+        ("raw pixels", "dot", lambda run: run.pixels),
+    )
+    for label, dash, value_of in baselines:
+        values = [(i, run, value) for i, run in enumerate(runs) if (value := value_of(run)) is not None]
+        shared = len({round(value, 9) for _, _, value in values}) == 1
+        for i, run, value in values[:1] if shared else values:
+            name = label if shared else f"{label}, {escape(run.name)}"
+            line = {"color": "#8a8f98" if shared else colour(i), "dash": dash, "width": 1.5}
+            traces.append(
+                {
+                    "type": "scatter", "mode": "lines", "x": [0, max(last, run.total or 0) or 1], "y": [value, value],
+                    "name": name, "line": line, "hovertemplate": f"{name} %{{y:.2%}}<extra></extra>",
+                }
+            )  # fmt: skip
+    chart = _chart("k-NN top-1", traces, legend=True)
+    chart["layout"]["yaxis"]["tickformat"] = ".0%"
+    return chart
+
+
+def _line(run: RunFolder, index: int, x: list[int], y: list[float], legend: bool, raw: bool = False) -> list[Chart]:
+    """A curve; a long one faint, with its running mean on top."""
+    if not x:
+        return []
+    x_less, y_less = _thin(x), _thin(y)
+    if raw or len(x) < 60:
+        return [_trace(run, index, x_less, y_less, "lines" if len(x) > 1 else "markers")]
+    faint = _trace(run, index, x_less, y_less, "lines")
+    faint |= {"opacity": 0.28, "showlegend": False, "hoverinfo": "skip", "hovertemplate": None}
+    return [faint, _trace(run, index, x_less, _thin(smooth(y)), "lines")]
+
+
+def _thin(values: Sequence[float]) -> list[float]:
+    """At most POINTS means over equal stretches."""
+    size = -(-len(values) // POINTS)
+    parts = [values[i : i + size] for i in range(0, len(values), size)]
+    return [float(f"{sum(part) / len(part):.6g}") for part in parts]
+
+
+def _trace(run: RunFolder, index: int, x: Iterable[float], y: Iterable[float], mode: str) -> Chart:
+    name = escape(run.name)
+    return {
+        "type": "scatter", "mode": mode, "x": list(x), "y": list(y), "name": name, "legendgroup": name,
+        "line": {"color": colour(index), "width": 2}, "marker": {"size": 6},
+        "hovertemplate": f"%{{y:.5g}} at step %{{x}}<extra>{name}</extra>",
+    }  # fmt: skip
+
+
+def _chart(title: str, traces: list[Chart], legend: bool = False) -> Chart:
+    return {
+        "title": title,
+        "data": traces,
+        "layout": {
+            "margin": {"l": 58, "r": 14, "t": 30 if legend else 10, "b": 42},
+            "height": 290,
+            "showlegend": legend and len(traces) > 1,
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
+            "xaxis": {"title": {"text": "step"}, "rangemode": "tozero"},
+            "yaxis": {"automargin": True},
+            "hovermode": "closest",
+        },
+    }

@@ -1,0 +1,73 @@
+"""Pictures of the report: nearest neighbours and views, embedded as PNG."""
+
+import base64
+import io
+import zipfile
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from selfsight.report.read import RunFolder
+
+LARGEST = 128  #: side of an embedded neighbour picture in pixels
+
+
+def neighbours(run: RunFolder) -> str:
+    """Sample pictures and their nearest neighbours from figures/neighbours.npz; empty if it is not there."""
+    arrays = _arrays(run.path / "figures" / "neighbours.npz")
+    if "query" not in arrays or "neighbours" not in arrays or arrays["neighbours"].ndim != 5:
+        return ""
+    names = [str(name) for name in arrays.get("class_names", [])]
+    rows = []
+    for i, picture in enumerate(arrays["query"]):
+        own = _label(arrays.get("query_labels"), i)
+        cells = [_cell(picture, own, names, "query")]
+        for j, other in enumerate(arrays["neighbours"][i]):
+            label = _label(arrays.get("neighbour_labels"), i, j)
+            known = own is not None and label is not None
+            cells.append(_cell(other, label, names, ("same" if own == label else "other") if known else ""))
+        rows.append(f'<div class="row">{"".join(cells)}</div>')
+    note = "The picture asked, then its nearest training pictures by cosine of the features."
+    if "query_labels" in arrays and "neighbour_labels" in arrays:
+        same = np.mean(arrays["neighbour_labels"] == arrays["query_labels"][:, None])
+        note += f" Green: same class ({same:.0%} here); red: another."
+    return f'<p class="note">{note}</p><div class="neighbours">{"".join(rows)}</div>'
+
+
+def views(run: RunFolder) -> str:
+    """The augmentation preview figures/views.png; empty if it is not there."""
+    path = run.path / "figures" / "views.png"
+    if not path.is_file():
+        return ""
+    source = base64.b64encode(path.read_bytes()).decode()
+    return f'<img class="views" alt="sample pictures and their views" src="data:image/png;base64,{source}">'
+
+
+def png(picture: np.ndarray) -> str:
+    """(H, W, C) uint8 -> data URI, at most LARGEST pixels a side."""
+    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture[..., :3])
+    image.thumbnail((LARGEST, LARGEST))
+    out = io.BytesIO()
+    image.save(out, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _cell(picture: np.ndarray, label: int | None, names: list[str], kind: str) -> str:
+    text = "" if label is None else escape(names[label] if 0 <= label < len(names) else str(label))
+    caption = f"<figcaption title='{text}'>{text}</figcaption>" if text else ""
+    return f'<figure class="{kind}"><img alt="{text}" src="{png(picture)}">{caption}</figure>'
+
+
+def _label(labels: np.ndarray | None, *where: int) -> int | None:
+    return None if labels is None else int(labels[where])
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # missing, or cut short
+        return {}

@@ -1,0 +1,87 @@
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from selfsight.data.synthetic import CLASSES, labels, shapes
+
+
+def knn(bank, bank_labels, queries, query_labels, k=20, temperature=0.1):
+    bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
+    similarity, nearest = (queries @ bank.T).topk(k, 1)
+    votes = torch.zeros(len(queries), 10).scatter_add_(1, bank_labels[nearest], (similarity / temperature).exp())
+    return (votes.argmax(1) == query_labels).float().mean().item()
+
+
+def test_a_picture_depends_on_its_index_alone():
+    many = shapes(1100)
+    assert many.shape == (1100, 3, 32, 32)
+    assert many.dtype == torch.uint8
+    assert torch.equal(shapes(7), many[:7])
+    assert torch.equal(shapes(30, first=1070), many[1070:])
+    assert not torch.equal(shapes(7, part=1), many[:7])
+    assert not torch.equal(shapes(7, seed=1), many[:7])
+
+
+def test_the_pictures_are_these():
+    """Recorded mean colours: when they change, the set is another one, and VERSION must be raised."""
+    recorded = [[123.3, 54.8, 46.1], [202.9, 180.8, 136.8], [70.3, 40.9, 31.8], [90.0, 71.4, 38.8]]
+    assert torch.allclose(shapes(4).float().mean((2, 3)), torch.tensor(recorded), atol=0.5)
+    recorded = [[189.8, 108.5, 134.9], [207.7, 207.7, 223.2]]
+    assert torch.allclose(shapes(2, part=1).float().mean((2, 3)), torch.tensor(recorded), atol=0.5)
+
+
+def test_other_sizes_show_the_same_pictures():
+    small, large = shapes(50, 32).float(), shapes(50, 64).float()
+    apart = (F.avg_pool2d(large, 2) - small).abs().mean(dim=(1, 2, 3))
+    wrong = (F.avg_pool2d(large.roll(1, 0), 2) - small).abs().mean(dim=(1, 2, 3))
+    assert apart.max() < 20 < wrong.min()
+
+
+def test_classes_are_balanced_in_every_prefix():
+    assert len(CLASSES) == 10
+    assert torch.bincount(labels(40)).tolist() == [4] * 10
+    assert labels(13).tolist() == [*range(10), 0, 1, 2]
+
+
+def test_the_figure_makes_the_class_and_shows_in_gray():
+    """Figure and ground differ in brightness, so grayscale keeps the class."""
+    gray = (shapes(300).float() * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1)
+    contrast = F.avg_pool2d(gray[:, None], 3).flatten(1)
+    contrast = contrast.quantile(0.98, 1) - contrast.quantile(0.02, 1)
+    assert (contrast > 0.18 * 255).float().mean() > 0.98
+
+
+def test_pixels_do_not_separate_the_classes():
+    bank, queries = shapes(3000).float() / 255, shapes(500, part=1).float() / 255
+    mean = bank.mean(dim=(0, 2, 3), keepdim=True)
+    accuracy = knn((bank - mean).flatten(1), labels(3000), (queries - mean).flatten(1), labels(500))
+    assert 0.1 < accuracy < 0.45
+
+
+@pytest.mark.slow
+def test_a_small_supervised_network_learns_them():
+    torch.manual_seed(0)
+    train, test = shapes(10_000), shapes(2_000, part=1)
+    widths, layers = (3, 32, 64, 128, 128), []
+    for i, (a, b) in enumerate(pairwise(widths)):
+        layers += [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if i < 3 else []
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=10 * 78)
+    truth = labels(10_000)
+    for _ in range(10):
+        order = torch.randperm(10_000)
+        for rows in order[: 78 * 128].split(128):
+            loss = F.cross_entropy(net(train[rows].float() / 128 - 1), truth[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    net.eval()
+    with torch.no_grad():
+        guess = torch.cat([net(x.float() / 128 - 1).argmax(1) for x in test.split(500)])
+    assert (guess == labels(2_000)).float().mean() > 0.95

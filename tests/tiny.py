@@ -1,0 +1,82 @@
+"""Tiny runs for tests: the recipe `tiny` of each method, on built-in pictures, state by state."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selfsight import encoders, optim
+from selfsight.core import Method
+from selfsight.data import DataSet
+from selfsight.recipes import recipe
+from selfsight.run import Run
+from selfsight.session import open_for, prepare
+from selfsight.train import Pictures, build, steps
+
+CPU = torch.device("cpu")
+
+
+def tiny(method: str, **changes: Any) -> tuple[Run, DataSet]:
+    """The resolved recipe `tiny` and its data."""
+    run = replace(recipe(method, "tiny"), precision="fp32", threads=1, **changes)
+    data = open_for(run, CPU)
+    run, _ = prepare(run, data, CPU)
+    return run, data
+
+
+def make(run: Run, data: DataSet, encoder: Any = None) -> tuple[Method, torch.optim.Optimizer, Pictures]:
+    method, pictures = build(run, data, CPU, encoder)
+    return method, optim.build(run.optimizer, method, run.batch_size), pictures
+
+
+class Double(nn.Module):
+    """A network in float64. In float32, rounding that depends on how sums are split tips units at the kink of ReLU."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.dim = net, net.dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.double())
+
+
+def make_double(run: Run, data: DataSet) -> tuple[Method, torch.optim.Optimizer, Pictures]:
+    """As `make`, all in float64."""
+    torch.manual_seed(1)
+    encoder = Double(encoders.build(run.encoder, data.channels, run.image_size))
+    method, pictures = build(run, data, CPU, encoder)
+    method.double()
+    method.views.float()
+    return method, optim.build(run.optimizer, method, run.batch_size), pictures
+
+
+def losses(run: Run, made: tuple, start: int = 0, stop: int | None = None) -> list[float]:
+    """Train a little; the losses."""
+    method, optimizer, pictures = made
+    return [float(done.loss) for done in steps(method, optimizer, pictures, run, start, stop)]
+
+
+def state(made: tuple) -> dict[str, Any]:
+    """A deep copy of everything that a checkpoint holds."""
+    return copy.deepcopy({"method": made[0].state_dict(), "optimizer": made[1].state_dict()})
+
+
+def tensors(tree: Any, where: str = "") -> dict[str, Tensor]:
+    """The tensors and numbers of a nested state, by path."""
+    if isinstance(tree, Tensor):
+        return {where: tree}
+    if isinstance(tree, dict):
+        return {k: v for key, value in tree.items() for k, v in tensors(value, f"{where}/{key}").items()}
+    if isinstance(tree, list | tuple):
+        return {k: v for key, value in enumerate(tree) for k, v in tensors(value, f"{where}/{key}").items()}
+    if isinstance(tree, int | float):
+        return {where: torch.tensor(tree, dtype=torch.float64)}
+    return {}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Bit-equal states."""
+    x, y = tensors(a), tensors(b)
+    return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
