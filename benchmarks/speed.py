@@ -34,7 +34,9 @@ def clock(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def paired(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float, list[float]]:
+def paired(
+    ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS
+) -> tuple[float, float, list[float]]:
     """Median seconds of both, and the ratios theirs / ours of each round, timed in alternation."""
     ours(), theirs()
     pairs = [(clock(ours), clock(theirs)) for _ in range(rounds)]
@@ -107,7 +109,7 @@ def augmentation() -> dict[str, Any]:
         ours(mode)()
         found[f"{mode}_views_per_second"] = round(2 * batch / statistics.median(clock(ours(mode)) for _ in range(15)))
     for name, peer in peers.items():
-        mine, theirs, ratios = paired(ours("fast"), peer)
+        _, theirs, ratios = paired(ours("fast"), peer)
         scale = 1.0 if name == "kornia" else batch / few
         found[name] = {
             "version": version(name.split()[0]), "views_per_second": round(2 * batch / (theirs * scale)),
@@ -127,7 +129,14 @@ def training() -> dict[str, Any]:
     from selfsight.train import build, steps
 
     device = torch.device("cpu")
-    run = replace(recipe("simclr", "cifar10-200"), data="shapes:32:2560", holdout=0.0, epochs=100, precision="fp32", batch_size=128)
+    run = replace(
+        recipe("simclr", "cifar10-200"),
+        data="shapes:32:2560",
+        holdout=0.0,
+        epochs=100,
+        precision="fp32",
+        batch_size=128,
+    )
     data = open_for(run, device)
     run, _ = prepare(run, data, device)
     method, pictures = build(run, data, device)
@@ -136,7 +145,9 @@ def training() -> dict[str, Any]:
 
     bare, _ = build(run, data, device)
     bare_optimizer = optim.build(run.optimizer, bare, 128)
-    views = method.views(pictures.part.gather(torch.arange(128)), method.views.draw(128, torch.Generator().manual_seed(0)))
+    views = method.views(
+        pictures.part.gather(torch.arange(128)), method.views.draw(128, torch.Generator().manual_seed(0))
+    )
     x = views["global"].flatten(0, 1)
 
     def step() -> None:
@@ -156,7 +167,10 @@ def training() -> dict[str, Any]:
 
 def start_up() -> dict[str, Any]:
     """Seconds of `selfsight --help`, best and median of seven."""
-    times = [clock(lambda: subprocess.run([sys.executable, "-m", "selfsight", "--help"], check=True, capture_output=True)) for _ in range(7)]
+    times = [
+        clock(lambda: subprocess.run([sys.executable, "-m", "selfsight", "--help"], check=True, capture_output=True))
+        for _ in range(7)
+    ]
     return {"best": round(min(times), 3), "median": round(statistics.median(times), 3), "target": "below 0.5"}
 
 
@@ -199,7 +213,9 @@ def main() -> None:
     }  # fmt: skip
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        machine["cpu"] = next((line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line), "?")
+        machine["cpu"] = next(
+            (line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line), "?"
+        )
     RESULTS.mkdir(exist_ok=True)
     for name in names:
         with tempfile.TemporaryDirectory() as home:

@@ -71,7 +71,7 @@ def by_steps(x, factors, order, gray, gray_first):
         if gray_first and gray[i]:
             y = colour.to_gray(y).expand_as(y)
         for operation in order[i].tolist():
-            y = colour.step(y, operation, factors[i : i + 1, operation])
+            y = colour.step(y.clone(), operation, factors[i : i + 1, operation])
         if not gray_first and gray[i]:
             y = colour.to_gray(y).expand_as(y)
         x[i : i + 1] = y

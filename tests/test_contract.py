@@ -27,7 +27,9 @@ def batch(run, made, index=5):
     """Views, rows and step `index` as the loop would make them."""
     method, _, pictures = made
     rows = order(run.seed, 0, len(pictures))[: run.batch_size]
-    views = method.views(pictures.part.gather(rows), method.views.draw(run.batch_size, generator(run.seed, Stream.VIEWS, index)))
+    views = method.views(
+        pictures.part.gather(rows), method.views.draw(run.batch_size, generator(run.seed, Stream.VIEWS, index))
+    )
     step = Step(index, run.steps, len(pictures) // run.batch_size, generator(run.seed, Stream.SHARED, index))
     return views, rows, step
 

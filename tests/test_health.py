@@ -84,6 +84,12 @@ def test_nothing_is_judged_too_early_but_nonsense():
     assert early.status == "too early to tell"
     assert not early.bad
     assert verdict(flat, [(5, 6.0)], progress=0.1).status == "too early to tell"
+    assert verdict(flat, [], progress=0.0).status == "too early to tell"
+    # 100 steps of 1000, 5 % of a long run
+    assert verdict(flat, [(99, 6.0)], progress=0.099).status == "too early to tell"
+    assert verdict(flat, [(101, 6.0)], progress=0.101).status == "collapsed"
+    assert verdict(flat, [(4900, 6.0)], progress=0.049).status == "too early to tell"
+    assert verdict(flat, [(5100, 6.0)], progress=0.051).status == "collapsed"
     assert verdict({}, [(5, math.nan)], progress=0.01).status == "diverging"
     assert verdict({**flat, "finite": 0.5}, [(5, 1.0)], progress=0.01).status == "diverging"
     # a run of 20 steps is judged in its second half
@@ -112,6 +118,15 @@ def test_dimensional_collapse_is_seen():
     fine = numbers(gauss(2000, 256, rank=30), gauss(seed=1))
     assert verdict(fine, falling(), progress=0.5).status == "healthy"
     assert verdict(low, falling(), progress=0.5, limits=Limits(rank_least=1, rank_most=1)).status == "healthy"
+    narrow = numbers(gauss(), gauss(rank=1))
+    assert "head" in verdict(narrow, falling(), progress=0.5).why
+
+
+def test_the_spread_of_features_alone_is_judged_more_leniently():
+    now = numbers(gauss(mean=12.0))
+    assert 0.05 < now["std"] < 0.1
+    assert verdict(now, falling(), progress=0.5).status == "healthy"
+    assert verdict({**now, "features_std": 0.5}, falling(), progress=0.5).status == "collapsed"
 
 
 def test_loss_of_constant_outputs_is_seen():

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from selfsight.api import evaluate as evaluate
     from selfsight.api import load as load
     from selfsight.api import pretrain as pretrain
-    from selfsight.api import report as report
     from selfsight.api import resume as resume
     from selfsight.data import DATASETS as DATASETS
     from selfsight.encoders import ENCODERS as ENCODERS
-    from selfsight.export import export as export
+    from selfsight.formats import export as export
     from selfsight.methods import METHODS as METHODS
     from selfsight.recipes import RECIPES as RECIPES
     from selfsight.run import Run as Run
@@ -31,13 +30,12 @@ _HOME = {
     "Run": "run",
     "embed": "api",
     "evaluate": "api",
-    "export": "export",
+    "export": "formats",
     "load": "api",
     "pretrain": "api",
-    "report": "api",
     "resume": "api",
 }
-__all__ = ["WrongUse", "__version__", *_HOME]  # noqa: PLE0604 (names of _HOME)
+__all__ = ["WrongUse", "__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

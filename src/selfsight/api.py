@@ -6,7 +6,7 @@ import csv
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,8 +35,15 @@ def has_cuda(device: str | None) -> bool:
 def settings(method: str | None = None, recipe: str | None = None, **given: Any) -> Run[Any]:
     """A Run from a recipe and changes to it, as `pretrain` takes them. Groups are dicts: `method={"temperature": 0.2}`."""
     name = recipe or recipes.default_recipe(str(given.get("data", "shapes")), has_cuda(given.get("device")))
-    base = recipes.RECIPES[name]() if method is None and name in recipes.RECIPES else recipes.recipe(method or "simclr", name)
-    plain = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) and not isinstance(v, type) else v for k, v in given.items()}
+    base = (
+        recipes.RECIPES[name]()
+        if method is None and name in recipes.RECIPES
+        else recipes.recipe(method or "simclr", name)
+    )
+    plain = {
+        k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) and not isinstance(v, type) else v
+        for k, v in given.items()
+    }
     inner = dict(plain.pop("method_settings", {}))
     return runs.from_dict({**plain, "method": {"name": base.method_name, **inner}}, base)
 
@@ -93,7 +100,9 @@ def _chunks(part: Part, size: int, channels: int, device: torch.device) -> Itera
         yield views.plain(moved, size)
 
 
-def _data_of(target: str, train: str | None, test: str | None, image_size: int, seed: int, root: str | None) -> tuple[Any, ...]:
+def _data_of(
+    target: str, train: str | None, test: str | None, image_size: int, seed: int, root: str | None
+) -> tuple[Any, ...]:
     """Bank and queries: (DataSet of the bank, Part, name, DataSet of the queries, Part, name)."""
     place = Path(root).expanduser() if root else None
     if train is None:
@@ -124,7 +133,9 @@ def _labels(bank: DataSet, asked: DataSet, part: Part, which: str) -> tuple[Tens
         return bank.train.labels, part.labels, bank.classes
     strange = sorted(set(asked.classes) - set(bank.classes))
     if strange:
-        raise WrongUse(f"{asked.name} has classes that {bank.name} has not ({', '.join(strange[:5])}): use the same folders")
+        raise WrongUse(
+            f"{asked.name} has classes that {bank.name} has not ({', '.join(strange[:5])}): use the same folders"
+        )
     numbers = torch.tensor([bank.classes.index(name) for name in asked.classes])
     return bank.train.labels, numbers[part.labels], bank.classes
 
@@ -166,7 +177,9 @@ def evaluate(
         built = encoders.build(encoder, bank.channels, size)
         net = checkpoint.Encoder(built, bank.mean, bank.std, {"encoder": encoder}).eval()
     if net is not None and net.mean.shape[1] != bank.channels:
-        raise WrongUse(f"{target!r} was trained on {net.mean.shape[1]}-channel pictures, {bank.name} has {bank.channels}")
+        raise WrongUse(
+            f"{target!r} was trained on {net.mean.shape[1]}-channel pictures, {bank.name} has {bank.channels}"
+        )
     bank_labels, labels, classes = _labels(bank, asked, part, which)
 
     def features(pictures: Part) -> Tensor:
@@ -176,13 +189,16 @@ def evaluate(
     known, queries = features(bank_part), features(part)
     facts = {"train": f"{bank.name} ({bank_name}, {len(known)})", "test": f"{asked.name} ({which}, {len(queries)})"}
     shared = {**facts, "features": "pixels" if net is None else "encoder", "dim": known.shape[1], "image_size": size}
-    return {name: {**PROTOCOLS[name](known, bank_labels, queries, labels, len(classes)), **shared} for name in protocols}
+    return {
+        name: {**PROTOCOLS[name](known, bank_labels, queries, labels, len(classes)), **shared} for name in protocols
+    }
 
 
 # ---------------------------------------------------------------------------------------------- features
 
 
-class Embedded(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Embedded:
     """Features of pictures."""
 
     features: np.ndarray  #: (N, D) float32
@@ -290,7 +306,9 @@ def describe_result(result: Result) -> str:
     if s.get("knn"):
         k = s["knn"]
         base = ", ".join(f"{n} {s[n]:.1%}" for n in ("untrained", "pixels") if s.get(n) is not None)
-        lines.append(f"k-NN          {k['top1']:.1%} on the {k['part']} part ({base or 'no baselines'}; k {k['k']}, bank {k['bank']})")
+        lines.append(
+            f"k-NN          {k['top1']:.1%} on the {k['part']} part ({base or 'no baselines'}; k {k['k']}, bank {k['bank']})"
+        )
     if s.get("health"):
         lines.append(f"health        {s['health']}: {s['why']}")
     if s.get("note"):
@@ -298,5 +316,3 @@ def describe_result(result: Result) -> str:
     if result.code == 0:
         lines.append(f"report        {result.folder / 'report.html'}")
     return "\n".join(lines)
-
-

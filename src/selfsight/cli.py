@@ -129,10 +129,9 @@ def _check_flags(argv: list[str], default: Any, verb: str, more: Sequence[str] =
             continue
         name = token[2:].split("=", 1)[0].replace("_", "-")
         if name not in names:
-            hint = perhaps(name, names)
-            raise WrongUse(
-                f"unknown flag --{name}.{hint.replace(chr(39), '', 1).replace(chr(39), '', 1) if 'Perhaps' in hint else f' See `selfsight {verb} --help`.'}"
-            )
+            hint = perhaps(name, names).replace("'", "")
+            way = hint.replace("meant ", "meant --") if "Perhaps" in hint else f" See `selfsight {verb} --help`."
+            raise WrongUse(f"unknown flag --{name}.{way}")
         plain = name.replace("no-", "", 1) if name not in known else name
         if plain in seen:
             raise WrongUse(f"--{name} contradicts an earlier --{plain}: give it once")
@@ -140,7 +139,7 @@ def _check_flags(argv: list[str], default: Any, verb: str, more: Sequence[str] =
 
 
 def _no(name: str) -> str:
-    """tyro's name for switching a flag off: quiet -> no-quiet, views.clean -> views.no-clean."""
+    """Tyro's name for switching a flag off: quiet -> no-quiet, views.clean -> views.no-clean."""
     head, dot, last = name.rpartition(".")
     return f"{head}{dot}no-{last}"
 
@@ -229,7 +228,7 @@ def settings(argv: list[str]) -> Run[Any]:
 
 
 def pretrain(argv: list[str]) -> int:
-    """selfsight pretrain."""
+    """Selfsight pretrain."""
     as_json, argv = _take(argv, "--json", valued=False)
     dry, argv = _take(argv, "--dry-run", valued=False)
     chosen = settings(argv)
@@ -242,9 +241,13 @@ def pretrain(argv: list[str]) -> int:
 
 
 def resume(argv: list[str]) -> int:
-    """selfsight resume."""
+    """Selfsight resume."""
     words, as_json, _ = _arguments(
-        argv, ResumeFlags(), "resume", "RUN", "Go on with an interrupted run, exactly.\n\nExample: selfsight resume runs/photos"
+        argv,
+        ResumeFlags(),
+        "resume",
+        "RUN",
+        "Go on with an interrupted run, exactly.\n\nExample: selfsight resume runs/photos",
     )
     from selfsight import api
 
@@ -329,7 +332,9 @@ def _arguments(
     """Words before the flags, --json, and the flags."""
     json_flag, argv = _take(argv, "--json", valued=False)
     if any(token in ("-h", "--help") for token in argv):
-        _parse(type(default), ["--help"], default, f"{verb} {what}", about + "\nAlso: --json (one JSON object on stdout).")
+        _parse(
+            type(default), ["--help"], default, f"{verb} {what}", about + "\nAlso: --json (one JSON object on stdout)."
+        )
     words: list[str] = []
     while argv and not argv[0].startswith("-"):
         words.append(argv.pop(0))
@@ -344,7 +349,7 @@ def _arguments(
 
 
 def evaluate(argv: list[str]) -> int:
-    """selfsight evaluate."""
+    """Selfsight evaluate."""
     about = (
         "Accuracy of frozen features. RUN is a run folder, a checkpoint, an encoder.safetensors, or a baseline: `random` "
         "(an untrained --encoder) or `pixels`.\n\n"
@@ -364,7 +369,9 @@ def evaluate(argv: list[str]) -> int:
 
 def _row(name: str, numbers: dict[str, Any]) -> list[str]:
     top5 = numbers.get("top5")
-    rest = ", ".join(f"{k} {v}" for k, v in numbers.items() if k not in ("top1", "top5") and not isinstance(v, list | dict))
+    rest = ", ".join(
+        f"{k} {v}" for k, v in numbers.items() if k not in ("top1", "top5") and not isinstance(v, list | dict)
+    )
     return [name, f"{numbers['top1']:.2%}", "" if top5 is None else f"{top5:.2%}", rest]
 
 
@@ -379,22 +386,31 @@ def _table(header: str, rows: list[list[str]]) -> None:
 
 
 def embed(argv: list[str]) -> int:
-    """selfsight embed."""
+    """Selfsight embed."""
     about = "Features of pictures.\n\nExample: selfsight embed runs/photos --data ~/photos --out features.npz"
     words, as_json, flags = _arguments(argv, EmbedFlags(), "embed", "RUN", about)
     if not flags.data or not flags.out:
         raise WrongUse("embed needs --data DATA and --out FILE (see `selfsight embed --help`)")
     from selfsight import api
 
-    found = api.embed(words[0], flags.data, flags.out, image_size=flags.image_size, device=flags.device, data_root=flags.data_root)
-    facts = {"out": flags.out, "pictures": len(found.features), "dim": found.features.shape[1], "labels": found.labels is not None}
+    found = api.embed(
+        words[0], flags.data, flags.out, image_size=flags.image_size, device=flags.device, data_root=flags.data_root
+    )
+    facts = {
+        "out": flags.out,
+        "pictures": len(found.features),
+        "dim": found.features.shape[1],
+        "labels": found.labels is not None,
+    }
     print(json.dumps(facts) if as_json else f"{facts['pictures']} x {facts['dim']} features in {flags.out}")
     return 0
 
 
 def export(argv: list[str]) -> int:
-    """selfsight export."""
-    about = "The encoder for other programs; what was written is read back and compared.\n\nExample: selfsight export runs/photos --format timm"
+    """Selfsight export."""
+    about = (
+        "The encoder for other programs, read back and compared.\n\nExample: selfsight export runs/photos --format timm"
+    )
     words, as_json, flags = _arguments(argv, ExportFlags(), "export", "RUN", about)
     from selfsight.formats import export as write
 
@@ -404,7 +420,7 @@ def export(argv: list[str]) -> int:
 
 
 def report(argv: list[str]) -> int:
-    """selfsight report."""
+    """Selfsight report."""
     about = "One HTML page on one or several runs; it opens offline.\n\nExample: selfsight report runs/a runs/b --out compare.html"
     words, as_json, flags = _arguments(argv, ReportFlags(), "report", "RUN [RUN ...]", about, many=True)
     from pathlib import Path
@@ -418,7 +434,7 @@ def report(argv: list[str]) -> int:
 
 
 def list_(argv: list[str]) -> int:
-    """selfsight list."""
+    """Selfsight list."""
     about = "What there is: methods, encoders, data, recipes, policies, protocols, formats.\n\nExample: selfsight list methods"
     words, as_json, _ = _arguments(argv, ResumeFlags(), "list", "", about)
     catalogues = ("methods", "encoders", "data", "recipes", "policies", "protocols", "formats")

@@ -50,8 +50,14 @@ def export(run: str | Path, format: str = "timm", out: str | Path | None = None)
 def _timm(encoder: Encoder, path: Path) -> None:
     made = getattr(encoder.net, "made_by", None)
     if made is None:
-        raise WrongUse(f"encoder {encoder.header['encoder']!r} is not a timm model: export it with --format safetensors")
-    about = {"settings": made, "steps": timm_steps(made), **{k: encoder.header[k] for k in ("mean", "std", "image_size")}}
+        raise WrongUse(
+            f"encoder {encoder.header['encoder']!r} is not a timm model: export it with --format safetensors"
+        )
+    about = {
+        "settings": made,
+        "steps": timm_steps(made),
+        **{k: encoder.header[k] for k in ("mean", "std", "image_size")},
+    }
     state = {key: value.contiguous() for key, value in encoder.net.state_dict().items()}
     atomic(path, lambda part: save_file(state, part, {"timm": json.dumps(about), "format": "pt"}))
     fresh = resnet(**made)

@@ -22,14 +22,16 @@ class Limits:
     """Steps in which nothing is judged but numbers that are not finite ..."""
     warm_part: float = 0.05
     """... or this part of the run, whichever is longer, but never more than half the run."""
-    spread: float = 0.05
-    """Collapsed: standard deviation of unit outputs below this, in units of 1/sqrt(D); 1 is isotropic."""
+    spread: float = 0.1
+    """Collapsed: standard deviation of the head's unit outputs below this, in units of 1/sqrt(D); 1 is isotropic ..."""
+    features_spread: float = 0.05
+    """... or that of the encoder's features, which have a large mean after a ReLU, below this."""
     rank_part: float = 0.02
     """Dimensional collapse: effective rank of the encoder's features below this part of what is possible ..."""
     rank_most: float = 10.0
     """... but never when it is above this ..."""
     rank_least: float = 2.0
-    """... and always below this."""
+    """... and always below this, which holds for the head's outputs too."""
     rising: float = 1.1
     """A spread or rank that grew by this factor since the measurement before is recovering, not collapsed."""
     constant: float = 0.0025
@@ -147,14 +149,18 @@ def verdict(
         return _say("diverging", f"the loss is {values[-1]}")
     if now.get("finite", 1.0) < 1 or not all(math.isfinite(now[name]) for name in MOVING if name in now):
         return _say("diverging", "outputs are not finite")
-    step = losses[-1][0] if losses else 0
-    total = step / progress if progress > 0 else math.inf
-    warm = min(max(limit.warm_steps, limit.warm_part * total), total / 2)
-    if step < warm:
-        return Verdict("too early to tell", f"{progress:.0%} done; judged from {min(1.0, warm / total):.0%} on", "")
+    warm = 0.5  # as part of the run
+    if losses and losses[-1][0] and progress > 0:
+        warm = min(warm, max(limit.warm_steps * progress / losses[-1][0], limit.warm_part))
+    if progress < warm:
+        return Verdict("too early to tell", f"{progress:.0%} done; judged from {warm:.0%} on", "")
     before = history[-1] if history else {}
-    for name, who in (("std", "the head's outputs"), ("features_std", "the encoder's features")):
-        if now.get(name, 1.0) < limit.spread and not _rises(now, before, name, limit):
+    headless = now.get("std") == now.get("features_std")  # what is looked at is the encoder's output
+    for name, who, least in (
+        ("std", "the head's outputs", limit.features_spread if headless else limit.spread),
+        ("features_std", "the encoder's features", limit.features_spread),
+    ):
+        if now.get(name, 1.0) < least and not _rises(now, before, name, limit):
             return _say("collapsed", f"{who} hardly differ between pictures: spread {_number(now, name)} of 1/sqrt(D)")
     mean_entropy, entropy = logs.get("mean_code_entropy", 0.5), logs.get("code_entropy", 0.5)
     if mean_entropy < limit.one_code:
@@ -174,6 +180,8 @@ def verdict(
     if now.get("features_rank", math.inf) < line and not _rises(now, before, "features_rank", limit):
         why = f"the features vary in {now['features_rank']:.1f} directions of {possible:.0f}"
         return _say("dimensional collapse", why)
+    if now.get("rank", math.inf) < limit.rank_least and not _rises(now, before, "rank", limit):
+        return _say("dimensional collapse", f"the head's outputs vary in {now['rank']:.1f} directions")
     if enough and history and progress >= limit.frozen_after and _frozen(values, history[0], now, limit):
         return _say("not learning", f"loss {_late(values):.4g} and the features are where they began")
     if "std" in now and "features_rank" in now:

@@ -99,9 +99,8 @@ def nearest_pictures(
     rows = bank_rows[found[:, more - k :]]  # (q, k)
 
     def pixels(pictures: Pictures, which: Tensor) -> Any:
-        picture, views = pictures.plain(which), pictures.views
-        if views.normalise:
-            picture = picture * views.std[:, None, None] + views.mean[:, None, None]
+        views = pictures.views
+        picture = pictures.plain(which) * views.std[:, None, None] + views.mean[:, None, None]
         picture = picture.clamp(0, 1).mul(255).round().byte()
         return picture.permute(0, 2, 3, 1).cpu().numpy()
 

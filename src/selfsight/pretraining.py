@@ -73,7 +73,9 @@ def go_on(folder: str | Path, encoder: nn.Module | None = None) -> Result:
     folder = Path(folder).expanduser()
     path = folder / "run.yaml"
     if not path.is_file():
-        raise WrongUse(f"{str(folder)!r} is not a run folder (no run.yaml): give a folder that `selfsight pretrain` wrote")
+        raise WrongUse(
+            f"{str(folder)!r} is not a run folder (no run.yaml): give a folder that `selfsight pretrain` wrote"
+        )
     text = path.read_text()
     plain = runs.read_yaml(text, str(path))
     run = runs.from_dict(plain)
@@ -101,7 +103,9 @@ def go_on(folder: str | Path, encoder: nn.Module | None = None) -> Result:
 def _launch(run: Run[Any], encoder: nn.Module | None, resume: Path | None = None) -> Result:
     """The same run in several processes, under torchrun."""
     if encoder is not None:
-        raise WrongUse("--processes above 1 starts new Python processes, which cannot get your module: start torchrun yourself")
+        raise WrongUse(
+            "--processes above 1 starts new Python processes, which cannot get your module: start torchrun yourself"
+        )
     device = pick_device(run.device)
     count = torch.cuda.device_count() if device.type == "cuda" else run.processes
     if run.processes > count:
@@ -112,7 +116,9 @@ def _launch(run: Run[Any], encoder: nn.Module | None, resume: Path | None = None
     request = folder / ".request.yaml"
     if resume is None:
         checkpoint.write_text(request, runs.to_yaml(run))
-    code = distributed.launch(run.processes, ["selfsight.pretraining", "resume" if resume else "start", str(folder)], threads)
+    code = distributed.launch(
+        run.processes, ["selfsight.pretraining", "resume" if resume else "start", str(folder)], threads
+    )
     request.unlink(missing_ok=True)
     if resume is None and not (folder / "run.yaml").exists():
         folder.rmdir()  # refused before it began: leave nothing behind
@@ -183,7 +189,8 @@ class Watch:
         self.session, self.tracker, self.folder, self.text = session, tracker, folder, text
         self.loss, self.speed = float("nan"), 0.0
         self.knn: dict[str, Any] | None = None
-        self.losses: list[tuple[int, float]] = []
+        self.logs: dict[str, float] = {}
+        self.spent = 0.0
         self.verdict = health.Verdict("too early to tell", "no measurement yet", "")
 
     def baselines(self) -> None:
@@ -232,7 +239,9 @@ class Watch:
                 session.save(self.folder, "last.pt", self.text)
                 saved = time.monotonic()
             if stop and at < run.steps:
-                self.tracker.log(f"interrupted after step {at} of {run.steps}; go on with: selfsight resume {self.folder}")
+                self.tracker.log(
+                    f"interrupted after step {at} of {run.steps}; go on with: selfsight resume {self.folder}"
+                )
                 return 128 + stop
         return 0
 
@@ -248,9 +257,8 @@ class Watch:
     def line(self, done: Done) -> None:
         """A line of metrics."""
         at = self.session.done
-        self.losses.append((at, self.loss))
         epoch = at / self.session.per_epoch
-        logs = {name: float(value) for name, value in done.logs.items()}
+        self.logs = logs = {name: float(value) for name, value in done.logs.items()}
         self.tracker.step(
             at, epoch=round(epoch, 6), loss=self.loss, lr=done.rate, gradient_norm=float(done.gradient),
             views_per_second=round(self.speed, 2), seconds=round(self.session.seconds, 3), **logs,
@@ -263,8 +271,9 @@ class Watch:
         found = measure.monitors(session.method, session.held or session.train, session.run.probe, session.run.seed)
         assert isinstance(session.run.batch_size, int)
         self.verdict = health.verdict(
-            found, self.losses, progress=session.done / session.run.steps,
-            constant_loss=session.method.constant_loss(session.run.batch_size),
+            found, self.tracker.losses, progress=session.done / session.run.steps, logs=self.logs,
+            constant_loss=session.method.constant_loss(session.run.batch_size // session.run.accumulate),
+            history=self.tracker.monitors,
         )  # fmt: skip
         self.tracker.measure(session.done, {"health": self.verdict.status, "why": self.verdict.why, **found})
         if self.verdict.remedy:
@@ -279,7 +288,7 @@ class Watch:
 
     def diverged(self) -> int:
         """The loss is no number: say so and stop; the last checkpoint stays."""
-        self.verdict = health.verdict({}, self.losses, progress=self.session.done / self.session.run.steps, constant_loss=None)
+        self.verdict = health.verdict({}, [(self.session.done, self.loss)], progress=1.0)
         self.tracker.measure(self.session.done, {"health": self.verdict.status, "why": self.verdict.why})
         self.tracker.log(f"stopped: {self.verdict.why}. {self.verdict.remedy}")
         return 1
@@ -336,7 +345,9 @@ def _report(folder: Path) -> None:
         curves(folder)
         report([folder], folder / "report.html")
     except Exception:
-        print(f"selfsight: the run is complete, but its report failed: {traceback.format_exc(limit=3)}", file=sys.stderr)
+        print(
+            f"selfsight: the run is complete, but its report failed: {traceback.format_exc(limit=3)}", file=sys.stderr
+        )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ wrong on capable ones; so nothing is assumed: the very network is timed and its 
 """
 
 import copy
+import platform
 import time
 from typing import NamedTuple
 
@@ -20,6 +21,14 @@ class Verdict(NamedTuple):
 
     precision: str  #: "fp32" or "bf16"
     why: str  #: one sentence
+
+
+def _cpu_has_bf16() -> bool:
+    """AVX512-BF16 or AMX; other processors than x86 are left to the timing."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    flags = torch.backends.cpu.get_cpu_capability(), getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)()
+    return "AVX512" in flags[0] and bool(flags[1] or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def _pass(net: nn.Module, x: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, list[Tensor]]:
@@ -61,6 +70,8 @@ def precision(encoder: nn.Module, shape: tuple[int, int, int], batch: int, devic
         batch: views of one step on this process (at most 64 are used).
         device: where training will run.
     """
+    if device.type == "cpu" and not _cpu_has_bf16():
+        return Verdict("fp32", "this CPU has no bf16 units, where bf16 runs many times slower than fp32")
     net = copy.deepcopy(encoder).to(device).train()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(min(batch, 64), *shape, generator=generator).to(device)

@@ -57,15 +57,17 @@ def _cifar10(method: str, epochs: int) -> Run[Any]:
     if method == "byol":
         return Run(BYOLConfig(), optimizer=_lars(1.0, 1e-5), views=_views(method, "asym"), **common)
     if method == "swav":
-        config = SwAVConfig(
+        swav = SwAVConfig(
             prototypes=512 if epochs <= 200 else 3000, queue=3840, queue_from_step=epochs // 20 * per_epoch,
             freeze_steps=2 * per_epoch,
         )  # fmt: skip
-        return Run(config, optimizer=_lars(0.6, 1e-6), views=_views(method, "sym", blur=0.0), **common)
-    config = DeepClusterConfig(clusters=128)
+        return Run(swav, optimizer=_lars(0.6, 1e-6), views=_views(method, "sym", blur=0.0), **common)
     common["schedule"] = ScheduleConfig(name="constant")
     return Run(
-        config, optimizer=OptimizerConfig(name="sgd", lr=0.05, weight_decay=5e-4), views=_views(method), **common
+        DeepClusterConfig(clusters=128),
+        optimizer=OptimizerConfig(name="sgd", lr=0.05, weight_decay=5e-4),
+        views=_views(method),
+        **common,
     )
 
 
@@ -86,7 +88,9 @@ def _imagenet(method: str) -> Run[Any]:
         )  # fmt: skip
     if method == "swav":  # section 4 and appendix A: 2 x 224 + 6 x 96
         views = _views(method, "simclr", scale=(0.14, 1.0), locals=6, local_size=96, local_scale=(0.05, 0.14))
-        optimizer = OptimizerConfig(name="lars", lars_dialect="larc", decay_bias_and_norm=True, lr=0.3, weight_decay=1e-6)
+        optimizer = OptimizerConfig(
+            name="lars", lars_dialect="larc", decay_bias_and_norm=True, lr=0.3, weight_decay=1e-6
+        )
         schedule = ScheduleConfig(name="cosine", warmup_epochs=10, warmup_start=0.0625, final=0.001)
         return Run(
             SwAVConfig(), views=views, optimizer=optimizer, schedule=schedule, epochs=200, batch_size=4096, **common
@@ -108,20 +112,31 @@ def _small_method(method: str) -> Any:
     }[method]
 
 
+MUON = OptimizerConfig(
+    name="muon", lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.002, muon_steps=3, muon_aux_lr=0.1
+)
+
+
 def _cpu(method: str, data: str) -> Run[Any]:
-    """fastnet on two CPU cores; about half an hour on CIFAR-10, about two minutes on `shapes`."""
+    """fastnet on two CPU cores: about half an hour on CIFAR-10, about two minutes on `shapes`.
+
+    Views are 24 px, the density of the pixels in an average crop; the encoder is measured on whole 32 px pictures.
+    """
+    length: dict[str, Any] = {"cifar10": {"epochs": 16, "max_minutes": 29}, "shapes": {"epochs": 8}}[data]
+    views = _views(method, size=24, scale=(0.2, 1.0))
+    if METHODS[method].local_views:
+        views = replace(views, locals=4, local_size=16, local_scale=(0.08, 0.4))
     return Run(
-        _small_method(method), data=data, encoder="fastnet", views=_views(method), batch_size=256,
-        optimizer=OptimizerConfig(name="sgd", lr=0.1, weight_decay=1e-4),
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=0.5), image_size="auto",
-        epochs=10 if data == "cifar10" else 8,
+        _small_method(method), data=data, encoder="fastnet", image_size=32, views=views, batch_size=256, optimizer=MUON,
+        schedule=ScheduleConfig(name="cosine", warmup_epochs=0.05 * length["epochs"]), **length,
     )  # fmt: skip
 
 
 def _any(method: str) -> Run[Any]:
     """A folder of pictures: encoder, policy, batch and epochs follow the data (see `resolve`)."""
     base = _cpu(method, "shapes")
-    return replace(base, encoder="auto", epochs="auto", batch_size="auto", image_size="auto")
+    views = replace(base.views, size=0, scale=None, locals=0, local_size=0, local_scale=None)
+    return replace(base, encoder="auto", epochs="auto", batch_size="auto", image_size="auto", views=views)
 
 
 def _tiny(method: str) -> Run[Any]:
@@ -132,7 +147,7 @@ def _tiny(method: str) -> Run[Any]:
         "swav": SwAVConfig(hidden=64, dim=32, prototypes=30, queue=128, queue_from_step=4, freeze_steps=3),
         "deepcluster": DeepClusterConfig(clusters=20, pca=16, iterations=5),
     }[method]
-    crops = {"locals": 2, "local_size": 12} if METHODS[method].local_views else {}
+    crops: dict[str, Any] = {"locals": 2, "local_size": 12} if METHODS[method].local_views else {}
     return Run(
         config, data="shapes:16:640", encoder="fastnet-tiny", image_size=16, batch_size=64, epochs=4, holdout=128,
         views=_views(method, **crops), optimizer=OptimizerConfig(name="sgd", lr=0.1, weight_decay=1e-4),

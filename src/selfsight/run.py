@@ -131,19 +131,19 @@ class Run(Generic[M]):
             if wrong:
                 raise WrongUse(message)
 
-        refuse(self.epochs != "auto" and self.epochs < 0, f"--epochs is {self.epochs}, must not be negative")  # type: ignore[operator]
+        refuse(self.epochs != "auto" and self.epochs < 0, f"--epochs is {self.epochs}, must not be negative")
         refuse(self.steps < 0, f"--steps is {self.steps}, must not be negative (0: from the epochs)")
         refuse(self.max_minutes < 0, f"--max-minutes is {self.max_minutes}, must not be negative (0: no limit)")
         refuse(
             self.batch_size != "auto" and self.batch_size < 2, f"--batch-size is {self.batch_size}, must be at least 2"
-        )  # type: ignore[operator]
+        )
         refuse(self.accumulate < 1, f"--accumulate is {self.accumulate}, must be at least 1")
         refuse(self.processes < 1, f"--processes is {self.processes}, must be at least 1")
         refuse(
             self.image_size != "auto" and self.image_size < 8, f"--image-size is {self.image_size}, must be at least 8"
-        )  # type: ignore[operator]
+        )
         refuse(not 0 < self.fraction <= 1, f"--fraction is {self.fraction}, must be above 0 and at most 1")
-        refuse(self.holdout != "auto" and self.holdout < 0, f"--holdout is {self.holdout}, must not be negative")  # type: ignore[operator]
+        refuse(self.holdout != "auto" and self.holdout < 0, f"--holdout is {self.holdout}, must not be negative")
         refuse(self.per_class < 0, f"--per-class is {self.per_class}, must not be negative (0: all)")
         refuse(self.log_every < 1, f"--log-every is {self.log_every}, must be at least 1")
         refuse(self.checkpoint_every < 0, f"--checkpoint-every is {self.checkpoint_every}, must not be negative")

@@ -86,14 +86,14 @@ def provenance(data: DataSet, device: torch.device, choices: list[str]) -> dict[
     try:
         ask = lambda *words: subprocess.run(
             ["git", "-C", str(home), *words], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()  # noqa: E501
+        ).stdout.strip()
         if ask("ls-files", "--", "session.py"):  # an installed copy inside someone else's repository has no commit
             git = {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain", "--", str(home)))}
     except (OSError, subprocess.SubprocessError):
         git = None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
-        "selfsight": __version__, "torch": torch.__version__, "torchvision": torchvision.__version__,
+        "selfsight": __version__, "torch": str(torch.__version__), "torchvision": str(torchvision.__version__),
         "timm": timm.__version__, "numpy": np.__version__, "python": platform.python_version(),
         "platform": platform.platform(), "device": str(device), "device_name": name, "cores": os.cpu_count(),
         "threads": torch.get_num_threads(), "git": git, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -131,7 +131,7 @@ def choose_precision(run: Run[Any], method: Method, device: torch.device) -> tup
     assert isinstance(run.image_size, int)
     if run.precision != "auto":
         return run, f"precision {run.precision}: as asked"
-    size, channels = run.views.size or run.image_size, method.views.channels
+    size, channels = run.views.size or run.image_size, len(method.views.mean)
     assert isinstance(run.batch_size, int)
     share = run.batch_size * run.views.views // run.processes
     found = distributed.broadcast_object(probe.precision(method.encoder, (channels, size, size), share, device))
@@ -164,9 +164,7 @@ def signals() -> Iterator[list[int]]:
 class Session:
     """A run that is under way, on one process."""
 
-    def __init__(
-        self, run: Run[Any], data: DataSet, device: torch.device, encoder: nn.Module | None, custom: bool
-    ) -> None:
+    def __init__(self, run: Run[Any], data: DataSet, device: torch.device, encoder: nn.Module | None = None) -> None:
         self.run, self.data, self.device = run, data, device
         self.method, self.train = build(run, data, device, encoder)
         self.optimizer = optim.build(run.optimizer, self.method, int(run.batch_size))

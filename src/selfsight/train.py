@@ -119,7 +119,7 @@ def build(
     method = cls(run.method, encoder, train_data)
     method.views = train_data.views = augment.build(run.views, run.image_size, data.channels, data.mean, data.std)
     if distributed.world() > 1:
-        method = sync_batch_norm(method)
+        sync_batch_norm(method)
     return method.to(device).to(memory_format=torch.channels_last), train_data
 
 

@@ -242,6 +242,12 @@ class _Fast:
 
 
 def make(group: Group, draws: Tensor, pixels: Tensor, sizes: Tensor | None, normal: Normal, exact: bool) -> Tensor:
+    """All views of a group, in float32 under autocast too. See `_make`."""
+    with torch.autocast(pixels.device.type, enabled=False):
+        return _make(group, draws, pixels, sizes, normal, exact)
+
+
+def _make(group: Group, draws: Tensor, pixels: Tensor, sizes: Tensor | None, normal: Normal, exact: bool) -> Tensor:
     """All views of a group.
 
     Args:

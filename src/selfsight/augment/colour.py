@@ -40,8 +40,8 @@ def gray_weights(channels: int, device: torch.device | None = None) -> Tensor:
 def compose(factors: Tensor, order: Tensor, gray: Tensor, channels: int, gray_first: bool) -> tuple[Tensor, Tensor]:
     """The whole chain as `x -> A x + K m`, m (C,) the picture's mean colour.
 
-    With g the luminance's weights, 1 the vector of ones, R the rotation about the gray axis (Rodrigues' formula, R 1 = 1)
-    and b, c, s the factors, the operations are x -> b x, x -> c x + (1 - c) 1 g'm, x -> (s I + (1 - s) 1 g') x, x -> R x.
+    Let g be the luminance's weights, 1 the vector of ones, R the rotation about the gray axis (Rodrigues' formula, so
+    R 1 = 1) and b, c, s the factors. The operations are b x, c x + (1 - c) 1 g'm, (s I + (1 - s) 1 g') x and R x.
     Multiplied out, A = b c (s R + (1 - s) 1 a') and K = b (1 - c) 1 k', where the order decides about a and k.
 
     Args:
@@ -54,27 +54,27 @@ def compose(factors: Tensor, order: Tensor, gray: Tensor, channels: int, gray_fi
     Returns:
         A and K, (n, C, C) each.
     """
-    g = gray_weights(channels)
+    # Samples come last while computing: these are many small operations, and then each is one run over memory.
+    b, c, s, turns = factors.T.contiguous()
+    g = gray_weights(channels)[:, None]
     total = g.sum()  # torchvision's weights add up to 0.9999
-    b, c, s, turns = factors[:, :, None].unbind(1)
-    turned, rotation = g, torch.eye(channels).expand(len(factors), -1, -1)  # g' R and R
+    turned, rotation = g, torch.eye(channels)[:, :, None]  # g'R and R
     if channels == 3:
-        cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-        third = torch.full((3, 3), 1 / 3)
+        cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]])[:, :, None] / math.sqrt(3)
         cos, sin = (turns * (2 * math.pi)).cos(), (turns * (2 * math.pi)).sin()
-        rotation = third + cos[:, :, None] * (torch.eye(3) - third) + sin[:, :, None] * cross
-        turned = g @ third + cos * (g - g @ third) + sin * (g @ cross)
-    a = torch.where(_SATURATION_HUE[order][:, None], g, turned)
-    k = (s + (1 - s) * total) * torch.where(_HUE_CONTRAST[order][:, None], turned, g)
-    k = torch.where(_SATURATION_HUE_CONTRAST[order][:, None], s * turned + (1 - s) * total * g, k)
-    matrix = (b * c)[:, :, None] * (s[:, :, None] * rotation + ((1 - s) * a)[:, None, :])
-    pull = (b * (1 - c) * k)[:, None, :].expand(-1, channels, -1)
+        rotation = 1 / 3 + cos * (rotation - 1 / 3) + sin * cross
+        turned = (g[:, None] * rotation).sum(0)
+    a = torch.where(_SATURATION_HUE[order], g, turned)
+    k = (s + (1 - s) * total) * torch.where(_HUE_CONTRAST[order], turned, g)
+    k = torch.where(_SATURATION_HUE_CONTRAST[order], s * turned + (1 - s) * total * g, k)
+    matrix = (b * c) * (s * rotation + (1 - s) * a)
+    pull = (b * (1 - c) * k).expand_as(matrix)
     if gray_first:
-        grayed = [m.sum(2, keepdim=True) * g for m in (matrix, pull)]
+        grayed = [m.sum(1, keepdim=True) * g for m in (matrix, pull)]
     else:
-        grayed = [(m * g[:, None]).sum(1, keepdim=True).expand_as(m) for m in (matrix, pull)]
-    chosen = gray[:, None, None]
-    return torch.where(chosen, grayed[0], matrix), torch.where(chosen, grayed[1], pull)
+        grayed = [(m * g[:, None]).sum(0, keepdim=True).expand_as(m) for m in (matrix, pull)]
+    both = [torch.where(gray, new, old).permute(2, 0, 1) for new, old in zip(grayed, (matrix, pull))]
+    return both[0], both[1]
 
 
 def to_gray(x: Tensor) -> Tensor:
@@ -92,9 +92,9 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
     value = torch.maximum(torch.maximum(r, g), b)
     low = torch.minimum(torch.minimum(r, g), b)
     chroma = value - low
-    is_r, is_g = value == r, value == g
-    hue = torch.where(is_r, g - b, torch.where(is_g, b - r, r - g)).div_(chroma.clamp(min=1e-12))
-    hue.add_(torch.where(is_r, 0.0, torch.where(is_g, 2.0, 4.0))).add_(6 * turns[:, None, None])  # sixths of a turn
+    green, blue = (b - r).add_(chroma, alpha=2), (r - g).add_(chroma, alpha=4)
+    hue = torch.where(value == r, g - b, torch.where(value == g, green, blue))
+    hue.div_(chroma.clamp(min=1e-12)).add_(6 * turns[:, None, None])  # in sixths of a turn
     hue.sub_((hue / 6).floor_(), alpha=6)
     out = torch.empty_like(x)
     for channel, (sign, centre) in enumerate(((1, 3), (-1, 2), (-1, 4))):

@@ -129,15 +129,14 @@ class Crops(nn.Module):
             Group name -> (V, B, C, s, s) float32; "clean" -> (1, B, C, s, s).
         """
         views: Views = {}
-        with torch.autocast(self.mean.device.type, enabled=False):
-            for group in self.groups:
-                given = images[group.name] if isinstance(images, Mapping) else images
-                pixels, sizes = self._checked(given)
-                normal = Normal(self.mean, self.std, self._numbers)
-                views[group.name] = make(group, draws[group.name].cpu(), pixels, sizes, normal, self.exact)
-            if self.clean:
-                given = images["clean"][0] if isinstance(images, Mapping) else images
-                views["clean"] = self.plain(given, self.clean)[None]
+        for group in self.groups:
+            given = images[group.name] if isinstance(images, Mapping) else images
+            pixels, sizes = self._checked(given)
+            normal = Normal(self.mean, self.std, self._numbers)
+            views[group.name] = make(group, draws[group.name].cpu(), pixels, sizes, normal, self.exact)
+        if self.clean:
+            given = images["clean"][0] if isinstance(images, Mapping) else images
+            views["clean"] = self.plain(given, self.clean)[None]
         return views
 
     @torch.no_grad()
@@ -169,7 +168,7 @@ class Crops(nn.Module):
         return images
 
 
-def _refuse(config: ViewsConfig, channels: int) -> None:
+def _refuse(config: ViewsConfig) -> None:
     """Raise WrongUse for numbers that make no sense."""
     for field in ("gray", "blur", "solarise", "rotate"):
         value = getattr(config, field)
@@ -201,7 +200,7 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
     Raises:
         WrongUse: an unknown policy, numbers that make no sense, colour operations on pictures that are not RGB.
     """
-    _refuse(config, channels)
+    _refuse(config)
     known, size = entry(config.policy), config.size or image_size
     changes: dict[str, object] = {
         field: getattr(config, field)

@@ -39,8 +39,8 @@ class FastNet(nn.Module):
 
     The work is 27.0 million at 24 x 24, and grows with the area at other sizes. Why this shape:
 
-    - The stem is one overlapping 4x4 convolution with stride 2: 64 channels at full resolution would cost more memory
-      traffic than arithmetic on a CPU, and reading the patches directly costs 0.8 million multiply-adds.
+    - The stem is one overlapping 4x4 convolution with stride 2: maps at full resolution are the largest ones,
+      and a CPU reads and writes them slowly for little arithmetic; this stem costs 0.8 million multiply-adds.
     - Seven convolutions in all. Each stage is one convolution that widens (and halves the side, but for the first
       stage), then one residual convolution, so that gradients reach the stem past half of the layers.
     - Strides instead of pooling: a pooled convolution computes four times the outputs that it keeps.

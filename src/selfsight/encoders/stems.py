@@ -1,6 +1,6 @@
 """ResNets of timm with a stem that fits the picture: small, imagenet or legacy."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 from torch import nn
@@ -40,7 +40,7 @@ def resnet(
         norm: `batch` or `group`.
         output_stride: 32, or 16 or 8 with dilations instead of strides.
     """
-    net = timm.create_model(
+    net: Any = timm.create_model(
         name,
         num_classes=0,
         in_chans=channels,

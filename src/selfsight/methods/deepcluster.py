@@ -88,5 +88,5 @@ class DeepCluster(Method):
         return [{"params": list(self.encoder.parameters())}, {"params": list(self.head.parameters()), "momentum": 0.0}]
 
     def constant_loss(self, batch: int) -> float:
-        """log K: every cluster is equally likely."""
+        """Log K: every cluster is equally likely."""
         return math.log(self.config.clusters)

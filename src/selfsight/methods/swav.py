@@ -116,5 +116,5 @@ class SwAV(Method):
         return self.projector(self.encoder(images))
 
     def constant_loss(self, batch: int) -> float:
-        """log K: every prototype is equally likely."""
+        """Log K: every prototype is equally likely."""
         return math.log(self.config.prototypes)
