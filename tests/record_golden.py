@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny import losses, make, tiny
 
 from selfsight.methods import METHODS
+from tiny import losses, make, tiny
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

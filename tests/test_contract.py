@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
-from tiny import CPU, losses, make, make_double, same, state, tiny
 from torch import nn
 
 from selfsight import distributed
@@ -18,6 +17,7 @@ from selfsight.nn import GlobalBatchNorm1d, GlobalBatchNorm2d
 from selfsight.rng import Stream, generator
 from selfsight.run import to_yaml
 from selfsight.train import order
+from tiny import CPU, losses, make, make_double, same, state, tiny
 
 GOLDEN = Path(__file__).parent / "golden"
 methods = pytest.mark.parametrize("name", METHODS)
@@ -90,7 +90,8 @@ def test_every_parameter_learns_or_has_not_started(name):
 @methods
 def test_frozen_groups_do_not_move_before_they_start(name):
     run, data = tiny(name)
-    method, optimizer, _ = made = make(run, data)
+    made = make(run, data)
+    optimizer = made[1]
     late = [(p, p.detach().clone(), g["start"]) for g in optimizer.param_groups if g["start"] for p in g["params"]]
     if not late:
         assert name != "swav"

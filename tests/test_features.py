@@ -96,7 +96,7 @@ def test_the_packages_can_be_called(tmp_path):
     import selfsight.report
 
     with pytest.raises(WrongUse, match="no run folder"):
-        selfsight.report([tmp_path], tmp_path / "r.html")
+        selfsight.report([tmp_path], tmp_path / "r.html")  # type: ignore[operator]
     with pytest.raises(WrongUse, match="protocol"):
         selfsight.evaluate("pixels", protocols=("loud",))
     assert importlib.import_module("selfsight.evaluate").knn is not None

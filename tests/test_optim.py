@@ -29,7 +29,7 @@ class Toy(Method):
 
     def param_groups(self) -> list[dict[str, Any]]:
         body, head = list(self.body.parameters()), list(self.head.parameters())
-        return {
+        groups: dict[str, list[dict[str, Any]]] = {
             "default": super().param_groups(),
             "late head": [{"params": body}, {"params": head, "start": 2, "lr_scale": 10.0, "weight_decay": 0.5}],
             "fixed head": [{"params": body}, {"params": head, "lr_fixed": True, "momentum": 0.0}],
@@ -37,7 +37,8 @@ class Toy(Method):
             "twice": [{"params": body}, {"params": [*head, body[0]]}],
             "stranger": [{"params": [*body, *head, nn.Parameter(torch.zeros(1))]}],
             "misspelt": [{"params": [*body, *head], "lr_scael": 2.0}],
-        }[self.groups]
+        }
+        return groups[self.groups]
 
 
 IMAGES = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(1))

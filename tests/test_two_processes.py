@@ -151,9 +151,8 @@ def test_batch_norm_equals_one_process(results: Results, part: str, tolerance: f
     alone, two, _ = (result[part] for result in results)
     assert alone.keys() == two.keys()
     for name in alone:
-        torch.testing.assert_close(
-            two[name], alone[name], atol=tolerance, rtol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        gap = (two[name] - alone[name]).abs().max() / alone[name].abs().max().clamp(min=1)
+        assert gap < tolerance, name
 
 
 def test_the_network_exercises_every_kind_of_norm(results: Results) -> None:

@@ -178,8 +178,13 @@ def _split(
         [(x[rows] - centroids[labels[rows]]).square().sum(1) for rows in _chunks(x, x.shape[1])] or [x.new_zeros(0)]
     )
     far = all_max(gap.new_zeros(len(counts)).scatter_reduce_(0, labels, gap, "amax"))  # (k,) squared radius
-    apart = far > 1e-10 * centroids.square().sum(1)  # more than rounding: copies of one picture cannot be split
-    weights = torch.where(apart, counts - 1, 0).clamp(min=0).double().cpu()
+    # copies of one picture cannot be split, nor what the distances above cannot tell apart: boxes around the clusters
+    line, k = labels[:, None].expand_as(x), len(counts)
+    top = all_max(x.new_full((k, x.shape[1]), -torch.inf).scatter_reduce_(0, line, x, "amax"))
+    bottom = -all_max(x.new_full((k, x.shape[1]), -torch.inf).scatter_reduce_(0, line, -x, "amax"))
+    whole = (top.amax(0) - bottom.amin(0)).square().sum()
+    apart = (top - bottom).clamp(min=0).square().sum(1) > torch.finfo(x.dtype).eps * whole
+    weights = torch.where(apart & (far > 0), counts - 1, 0).double().cpu()
     room = min(len(empty), int((weights > 0).sum()))
     if room == 0:
         return centroids

@@ -194,11 +194,14 @@ class Watch:
         self.verdict = health.Verdict("too early to tell", "no measurement yet", "")
 
     def baselines(self) -> None:
-        """k-NN of the untrained encoder and of raw pixels, on the pictures that are asked all along."""
+        """Monitors and k-NN of the untrained encoder, and k-NN of raw pixels, on the pictures that are asked all along."""
         session = self.session
+        if session.run.probe.every == -1:
+            return
+        found = measure.monitors(session.method, session.held or session.train, session.run.probe, session.run.seed)
+        self.tracker.measure(0, {"health": self.verdict.status, "why": "untrained", **found})
         self.knn = session.ask()
-        if self.knn is not None:
-            assert session.held is not None
+        if self.knn is not None and session.held is not None:
             rows = measure.rows_of(session.train, session.held, session.run.probe, session.run.seed, False)
             pixels = measure.pixel_knn(
                 session.train, session.held, len(session.data.classes or ()), session.run.probe, rows, "holdout"

@@ -24,7 +24,7 @@ from selfsight.errors import WrongUse
     geometry.CROP_DRAWS, geometry.CROP_DRAWS + 14
 )
 # Bytes of pixels in work at a time, fast and exact (whose many small operations want more rows).
-_PART_BYTES = {"cpu": (3 << 20, 12 << 20)}
+_PART_BYTES = {"cpu": (6 << 20, 12 << 20)}
 _ELSEWHERE = (1 << 30, 1 << 30)
 
 

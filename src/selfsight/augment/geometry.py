@@ -87,13 +87,13 @@ def resize_weights(
     pixel = torch.arange(size_in, device=start.device) - start[:, None] + 0.5
     stretch = 1 / step.clamp(min=1)[:, None]
     pixel = torch.where((pixel > 0) & (pixel < length[:, None]), pixel * stretch, 1e9)
-    distance = (pixel[:, None, :] - (centre * stretch)[:, :, None]).abs_()
+    weight = (pixel[:, None, :] - (centre * stretch)[:, :, None]).abs_()
     if interpolation == "bilinear":
-        weight = distance.neg_().add_(1).clamp_(min=0)
+        weight.neg_().add_(1).clamp_(min=0)
     else:
-        tail = distance.neg_().add_(2).clamp_(min=0)  # 2 - |x|: the outer lobe, continued inwards
-        core = (tail - 1).clamp_(min=0)
-        weight = (tail - 1).mul_(tail).mul_(tail).mul_(0.5).add_(core.square() * (1 - 2 * core))
+        # With u = 1 - |x|, twice Keys' kernel is u (1 + u)^2 for -1 <= u, and 2 u^2 (1 - 2 u) more for 0 <= u.
+        near = torch.sub(1, weight, out=weight).clamp_(min=-1).clamp(min=0)
+        weight = (weight + 1).square_().mul_(weight).addcmul_(near.square(), near.mul_(-2).add_(1), value=2)
     return weight.div_(weight.sum(-1, keepdim=True))
 
 

@@ -48,7 +48,8 @@ def from_objects(
     """Pictures that a program holds: a list of paths, of PIL images, of uint8 arrays, or one array of all.
 
     Arrays: (H, W), (H, W, C) or (C, H, W) in a list, (N, H, W), (N, H, W, C) or (N, C, H, W) as one. `image_size`:
-    what they will be used at, 0 keeps every pixel. Paths are read when they are needed.
+    what they will be used at: larger files and PIL images are reduced, to twice that; 0 keeps every pixel. Paths are
+    read when they are needed.
 
     Raises:
         WrongUse: something else, nothing at all, or a file that cannot be read (`bad_files="error"`).
