@@ -1,6 +1,7 @@
 """DeepCluster: labels belong to pictures, the clustering finds what is there, the head starts anew."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from torch import nn
 
 from selfsight.methods.deepcluster import DeepCluster, DeepClusterConfig
+from selfsight.optim import OptimizerConfig
 from test_methods import Facts, step
 from tiny import losses, make, tiny
 
@@ -111,7 +113,7 @@ def test_the_head_carries_no_momentum():
 
 def test_clusters_are_learnt_within_an_epoch():
     """The loss of the first clustering falls below log k: wrong labels, or labels in wrong order, cannot be learnt."""
-    run, data = tiny("deepcluster", epochs=12.0)
-    run = run.__class__(**{**run.__dict__, "method": DeepClusterConfig(clusters=10, pca=16, iterations=5, every=12)})
+    run, data = tiny("deepcluster", epochs=24.0, optimizer=OptimizerConfig(lr=0.4))
+    run = replace(run, method=DeepClusterConfig(clusters=10, pca=16, iterations=5, every=24))
     values = losses(run, make(run, data))
-    assert sum(values[-8:]) / 8 < 0.9 * math.log(10)
+    assert sum(values[-8:]) / 8 < 0.85 * math.log(10)

@@ -27,9 +27,9 @@ def test_a_picture_depends_on_its_index_alone():
 
 def test_the_pictures_are_these():
     """Recorded mean colours: when they change, the set is another one, and VERSION must be raised."""
-    recorded = [[123.3, 54.8, 46.1], [202.9, 180.8, 136.8], [70.3, 40.9, 31.8], [90.0, 71.4, 38.8]]
+    recorded = [[168.1, 118.6, 113.0], [144.3, 138.3, 75.1], [125.4, 117.6, 87.6], [190.8, 174.4, 113.0]]
     assert torch.allclose(shapes(4).float().mean((2, 3)), torch.tensor(recorded), atol=0.5)
-    recorded = [[189.8, 108.5, 134.9], [207.7, 207.7, 223.2]]
+    recorded = [[132.9, 40.2, 42.3], [135.7, 148.7, 152.5]]
     assert torch.allclose(shapes(2, part=1).float().mean((2, 3)), torch.tensor(recorded), atol=0.5)
 
 
@@ -37,7 +37,7 @@ def test_other_sizes_show_the_same_pictures():
     small, large = shapes(50, 32).float(), shapes(50, 64).float()
     apart = (F.avg_pool2d(large, 2) - small).abs().mean(dim=(1, 2, 3))
     wrong = (F.avg_pool2d(large.roll(1, 0), 2) - small).abs().mean(dim=(1, 2, 3))
-    assert apart.max() < 20 < wrong.min()
+    assert apart.max() < 15 < 25 < wrong.min()
 
 
 def test_classes_are_balanced_in_every_prefix():

@@ -28,6 +28,7 @@ from selfsight.session import (
     pick_device,
     prepare,
     provenance,
+    set_up,
     signals,
     steps_that_fit,
 )
@@ -90,9 +91,7 @@ def go_on(folder: str | Path, encoder: nn.Module | None = None) -> Result:
     was = plain.get("provenance", {}).get("data", {})
     if was.get("fingerprint") not in (None, data.fingerprint):
         raise WrongUse(f"the pictures of {run.data!r} changed since {folder} began: restore them, or start a new run")
-    if run.threads:
-        torch.set_num_threads(run.threads)
-    torch.use_deterministic_algorithms(run.deterministic)
+    set_up(run, device)
     session = Session(run, data, device, encoder)
     last = folder / "checkpoints" / "last.pt"
     if last.is_file():

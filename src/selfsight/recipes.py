@@ -122,7 +122,7 @@ def _cpu(method: str, data: str) -> Run[Any]:
 
     Views are 24 px, the density of the pixels in an average crop; the encoder is measured on whole 32 px pictures.
     """
-    length: dict[str, Any] = {"cifar10": {"epochs": 16, "max_minutes": 29}, "shapes": {"epochs": 8}}[data]
+    length: dict[str, Any] = {"cifar10": {"epochs": 16, "max_minutes": 29}, "shapes": {"epochs": 6}}[data]
     views = _views(method, size=24, scale=(0.2, 1.0))
     if METHODS[method].local_views:
         views = replace(views, locals=4, local_size=16, local_scale=(0.08, 0.4))

@@ -1,8 +1,8 @@
 """`shapes`: procedural pictures of ten geometric classes; nothing to download, raw pixels do not separate them.
 
-A picture holds one to three copies of one figure at random places, sizes and angles, in random colours, over a gradient
-with waves and noise. Which figure it is, is the class: geometry only, so it survives crops, flips, colour jitter and
-grayscale. Legend: B pictures of a batch, M figures in a picture (the unused ones are switched off), S side in pixels.
+A picture holds one to three copies of one figure at random places, sizes and angles, in random brightness and tint,
+over a gradient with waves and noise. Which figure it is, is the class: geometry only, so it survives crops, flips,
+colour jitter and grayscale. Legend: B pictures of a batch, S side in pixels.
 """
 
 import math
@@ -15,6 +15,7 @@ from selfsight.rng import Stream, generator
 
 VERSION = 1  # raise when the same index gives another picture: part of the fingerprint
 FIGURES = 3  # at most, in one picture
+NOISE = 0.04  # deviation of the pixel noise, in 0..1; the same for all, or it would tell pictures apart
 _UNIFORMS = 64  # random numbers that describe one picture, whatever its size
 
 
@@ -127,7 +128,7 @@ def _draw(rows: Tensor, size: int, part: int, seed: int) -> Tensor:
     cover = _cover(rows % len(CLASSES), x, y, uniform, 2 / size)
 
     ground, figure = _colours(uniform)
-    angle, slope = uniform(0, 2 * math.pi)[wide], uniform(0, 0.25)[wide]
+    angle, slope = uniform(0, 2 * math.pi)[wide], uniform(0, 0.15)[wide]
     shade = slope * (angle.cos() * x + angle.sin() * y)
     angle, waves, phase = uniform(0, 2 * math.pi)[wide], uniform(1.5, 5)[wide], uniform(0, 2 * math.pi)[wide]
     shade = shade + uniform(0, 0.06)[wide] * torch.sin(waves * (angle.cos() * x + angle.sin() * y) + phase)
@@ -135,14 +136,14 @@ def _draw(rows: Tensor, size: int, part: int, seed: int) -> Tensor:
     gloss = slope * (angle.cos() * x + angle.sin() * y)
     back = ground[..., None, None] + shade[:, None]
     front = figure[..., None, None] + gloss[:, None]
-    picture = torch.lerp(back, front, cover[:, None]) + uniform(0.01, 0.07)[:, None, None, None] * noise
+    picture = torch.lerp(back, front, cover[:, None]) + NOISE * noise
     return (picture.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _cover(label: Tensor, x: Tensor, y: Tensor, uniform: Callable[[float, float], Tensor], pixel: float) -> Tensor:
     """How much of each pixel the figures cover: (B, S, S) in 0..1. `label`: (B,) ascending; `pixel`: side of one."""
     number = (uniform(0, FIGURES).floor() + 1).clamp(max=FIGURES)  # (B,)
-    base = torch.tensor([0.62, 0.44, 0.38])[number.long() - 1]
+    base = torch.tensor([0.72, 0.46, 0.40])[number.long() - 1]
     turn, spread = uniform(0, 2 * math.pi), torch.where(number == 1, 0.0, 0.52)
     middle_x, middle_y = uniform(-1, 1), uniform(-1, 1)
     cover = torch.zeros(len(label), *x.shape)
@@ -166,14 +167,15 @@ def _cover(label: Tensor, x: Tensor, y: Tensor, uniform: Callable[[float, float]
 
 
 def _colours(uniform: Callable[[float, float], Tensor]) -> tuple[Tensor, Tensor]:
-    """Ground and figure colours, (B, 3) each: any hue, brightness at least 0.25 apart, either one the lighter."""
+    """Ground and figure colours, (B, 3) each: one tint of any hue, brightness at least 0.25 apart, either the lighter.
+
+    With a tint each, the pair would tell pictures apart through every colour jitter, and nobody would have to look at
+    the figures.
+    """
     weight = torch.tensor([0.299, 0.587, 0.114])
-    colours = []
-    gap, flip = uniform(0.25, 0.6), uniform(0, 1) < 0.5
+    gap = uniform(0.25, 0.6)
+    flip = torch.where(uniform(0, 1) < 0.5, -0.5, 0.5)
     middle = (uniform(0, 1) * 2 - 1) * (0.85 - gap) / 2 + 0.5
-    for sign in (-0.5, 0.5):
-        hue = torch.stack([uniform(-0.5, 0.5) for _ in range(3)], 1)
-        hue = hue - (hue @ weight)[:, None]  # chroma only: brightness is set apart
-        level = middle + torch.where(flip, -sign, sign) * gap
-        colours.append(level[:, None] + 0.6 * hue)
-    return colours[0], colours[1]
+    tint = torch.stack([uniform(-0.25, 0.25) for _ in range(3)], 1)
+    tint = tint - (tint @ weight)[:, None]  # brightness is set apart
+    return (middle + flip * gap)[:, None] + tint, (middle - flip * gap)[:, None] + tint
