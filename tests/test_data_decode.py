@@ -112,7 +112,9 @@ def test_sizes_are_limited_with_the_aspect_kept():
 def test_reduced_decoding_gives_the_same_picture(tmp_path):
     """JPEG's own reduction is within the error of the resize."""
     rng = np.random.default_rng(0)
-    smooth = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((1600, 1200), Image.BICUBIC)
+    smooth = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
+        (1600, 1200), Image.Resampling.BICUBIC
+    )
     smooth.save(tmp_path / "big.jpg", quality=95)
     smooth.save(tmp_path / "big.png")
     fast, slow = read(tmp_path / "big.jpg", 3, 96).float(), read(tmp_path / "big.png", 3, 96).float()

@@ -1,5 +1,8 @@
+# mypy: disable-error-code="union-attr,index,arg-type,call-overload,misc"
+# (an optional field that is None fails the test by itself)
 import multiprocessing as mp
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from selfsight.data.reading import Look
 from selfsight.data.split import hold_out, ranking, subset
 from selfsight.errors import WrongUse
 
-quiet = {"log": lambda line: None}
+quiet: dict[str, Any] = {"log": lambda line: None}
 
 
 def noise(seed, height, width, channels=3):
@@ -96,7 +99,7 @@ def test_odd_pictures_can_be_an_error(odd):
 
 def test_without_a_cache_the_pictures_are_the_same(odd):
     at_hand = open_data(str(odd), cache="memory", image_size=32, **quiet)
-    lines = []
+    lines: list[str] = []
     later = open_data(str(odd), cache="off", image_size=32, workers=0, log=lines.append)
     assert isinstance(later.train.store, Decoded)
     assert later.train.index.tolist() == sorted([*GOOD, 6, 7])  # only the empty file is known beforehand
@@ -125,7 +128,7 @@ def test_a_labelled_folder(folder):
 
 
 def test_the_cache_is_shared_and_follows_the_content(folder, home, tmp_path):
-    lines = []
+    lines: list[str] = []
     first = open_data(str(folder), log=lines.append)
     assert len(lines) == 1
     shutil.copytree(folder, tmp_path / "elsewhere")
@@ -146,7 +149,7 @@ def test_the_cache_is_shared_and_follows_the_content(folder, home, tmp_path):
 
 
 def _open_in_a_process(folder, queue):
-    lines = []
+    lines: list[str] = []
     data = open_data(folder, log=lines.append)
     queue.put((data.train.index.tolist(), data.holdout.index.tolist(), data.fingerprint, len(lines)))
 
@@ -283,7 +286,7 @@ def test_a_list_of_files(folder):
     ],
 )
 def test_the_image_size_follows_the_pictures(sizes, device, wanted):
-    choices = []
+    choices: list[str] = []
     assert _auto_size(Look(sizes, False), device, choices) == wanted
     assert len(choices) == 1
     assert ("at most 96 on a CPU" in choices[0]) == (device == "cpu" and min(sizes[0]) > 96)

@@ -27,9 +27,9 @@ def test_a_picture_depends_on_its_index_alone():
 
 def test_the_pictures_are_these():
     """Recorded mean colours: when they change, the set is another one, and VERSION must be raised."""
-    recorded = [[168.1, 118.6, 113.0], [144.3, 138.3, 75.1], [125.4, 117.6, 87.6], [190.8, 174.4, 113.0]]
+    recorded = [[168.1, 118.6, 113.0], [144.3, 138.3, 75.0], [125.4, 117.6, 87.6], [190.8, 174.4, 113.0]]
     assert torch.allclose(shapes(4).float().mean((2, 3)), torch.tensor(recorded), atol=0.5)
-    recorded = [[132.9, 40.2, 42.3], [135.7, 148.7, 152.5]]
+    recorded = [[132.9, 40.2, 42.3], [135.7, 148.7, 152.4]]
     assert torch.allclose(shapes(2, part=1).float().mean((2, 3)), torch.tensor(recorded), atol=0.5)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,12 @@ from selfsight.pretraining import Result
 from selfsight.rng import Stream, seed_of
 from selfsight.run import Run
 from selfsight.session import open_for, pick_device, prepare
+
+
+def _say(line: str) -> None:
+    """Lines about the data go to stderr: stdout is for results."""
+    print(line, file=sys.stderr)
+
 
 load = checkpoint.load_encoder
 resume = pretraining.go_on
@@ -110,11 +118,13 @@ def _data_of(
         if not path.is_file():
             raise WrongUse(f"say what to evaluate {target!r} on: --train DATA --test DATA")
         run = runs.load(path)
-        bank = open_for(dataclasses.replace(run, data_root=root or run.data_root), torch.device("cpu"))
+        bank = open_for(dataclasses.replace(run, data_root=root or run.data_root), torch.device("cpu"), _say)
     else:
-        bank = open_data(train, root=place, image_size=image_size, holdout=0 if test else None, seed=seed)
+        bank = open_data(train, root=place, image_size=image_size, holdout=0 if test else None, seed=seed, log=_say)
     if test is not None:
-        asked = open_data(test, root=place, image_size=image_size, holdout=0, seed=seed, channels=bank.channels)
+        asked = open_data(
+            test, root=place, image_size=image_size, holdout=0, seed=seed, channels=bank.channels, log=_say
+        )
         return bank, bank.train, "train", asked, asked.train, "test"
     if bank.test is not None:
         return bank, bank.train, "train", bank, bank.test, "test"
@@ -162,6 +172,8 @@ def evaluate(
     if unknown or not protocols:
         name = unknown[0] if unknown else ""
         raise WrongUse(f"unknown protocol {name!r}.{perhaps(name, set(PROTOCOLS))}")
+    if seed < 0 or image_size < 0:
+        raise WrongUse(f"--seed {seed}, --image-size {image_size}: neither may be negative")
     target = str(target)
     where = pick_device(device)
     net: checkpoint.Encoder | None = None
@@ -227,14 +239,16 @@ def embed(
     if path is not None:
         if path.suffix not in (".npz", ".csv", ".parquet"):
             raise WrongUse(f"--out {str(path)!r}: the ending says the format, one of .npz, .csv, .parquet")
-        if path.exists():
-            raise WrongUse(f"--out {str(path)!r} exists: choose another name, or remove it first")
+        if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+            raise WrongUse(".parquet needs the package pyarrow: pip install pyarrow, or write .npz or .csv")
     net = target if isinstance(target, checkpoint.Encoder) else checkpoint.load_encoder(Path(target))
+    if path is not None:
+        checkpoint.check_out(path)
     size, channels = image_size or int(net.header["image_size"]), net.mean.shape[1]
     classes = None
     if isinstance(data, str | Path):
         root = Path(data_root).expanduser() if data_root else None
-        opened = open_data(str(data), root=root, image_size=size, holdout=0, channels=channels)
+        opened = open_data(str(data), root=root, image_size=size, holdout=0, channels=channels, log=_say)
         part, classes = opened.train, opened.classes
     else:
         part = from_objects(data, image_size=size, channels=channels)
@@ -271,11 +285,9 @@ def write_features(path: Path, found: Embedded) -> None:
         columns["label"] = found.labels.tolist()
     columns |= {f"f{i}": found.features[:, i].tolist() for i in range(found.features.shape[1])}
     if path.suffix == ".parquet":
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise WrongUse(".parquet needs the package pyarrow: pip install pyarrow, or write .npz or .csv") from None
+        import pyarrow
+        import pyarrow.parquet
+
         checkpoint.atomic(path, lambda part: pyarrow.parquet.write_table(pyarrow.table(columns), part))
         return
 

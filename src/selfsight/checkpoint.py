@@ -31,6 +31,16 @@ def atomic(path: Path, write: Callable[[Path], object]) -> None:
         part.unlink(missing_ok=True)
 
 
+def check_out(path: Path) -> None:
+    """Refuse a file that exists, or that could not be written, before any work is done."""
+    if path.exists():
+        raise WrongUse(f"--out {str(path)!r} exists: choose another name, or remove it first")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WrongUse(f"--out {str(path)!r} cannot be written ({error.strerror}): choose another place") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """A text file, whole or not at all."""
     atomic(path, lambda part: part.write_text(text))
@@ -73,6 +83,8 @@ def load(path: Path) -> Checkpoint:
             f"{str(path)!r} has layout {content['format']} of selfsight {content.get('version', '?')}, this is selfsight "
             f"{__version__} with layout {FORMAT}: use that version, or start a new run"
         )
+    if missing := [name for name in Checkpoint._fields if name not in content]:
+        raise WrongUse(f"{str(path)!r} is not a whole checkpoint ({missing[0]} is missing): give another file")
     return Checkpoint(*(content[name] for name in Checkpoint._fields))
 
 

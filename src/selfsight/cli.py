@@ -5,9 +5,7 @@ Exit codes: 0 done, 2 wrong use (one line, no traceback), 1 a run failed, 130/14
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
 import os
 import sys
@@ -15,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from selfsight._version import __version__
+from selfsight.arguments import check_flags, parse, take, value_of
 from selfsight.errors import WrongUse, perhaps
 
 if TYPE_CHECKING:
@@ -74,106 +73,6 @@ def _run(argv: list[str]) -> int:
     return VERBS[verb](rest)
 
 
-# ---------------------------------------------------------------------------------------------- parsing
-
-
-def _value(argv: list[str], flag: str) -> str | None:
-    """The value of `--flag value` or `--flag=value`, if given (the last one counts)."""
-    found = None
-    for i, token in enumerate(argv):
-        if token == flag and i + 1 < len(argv):
-            found = argv[i + 1]
-        elif token.startswith(flag + "="):
-            found = token.split("=", 1)[1]
-    return found
-
-
-def _take(argv: list[str], flag: str, valued: bool) -> tuple[str | None, list[str]]:
-    """Take a flag (and its value) out of the arguments."""
-    rest: list[str] = []
-    found: str | None = None
-    tokens = iter(argv)
-    for token in tokens:
-        if token == flag and valued:
-            found = next(tokens, None)
-            if found is None or (found.startswith("--")):
-                raise WrongUse(f"{flag} needs a value")
-        elif token == flag:
-            found = "yes"
-        elif valued and token.startswith(flag + "="):
-            found = token.split("=", 1)[1]
-        else:
-            rest.append(token)
-    return found, rest
-
-
-def _flags(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Flag name -> value of every setting of a dataclass instance, nested ones with dots."""
-    flags: dict[str, Any] = {}
-    for f in dataclasses.fields(value):
-        name, inner = prefix + f.name.replace("_", "-"), getattr(value, f.name)
-        if dataclasses.is_dataclass(inner):
-            flags |= _flags(inner, name + ".")
-        else:
-            flags[name] = inner
-    return flags
-
-
-def _check_flags(argv: list[str], default: Any, verb: str, more: Sequence[str] = ()) -> None:
-    """Refuse unknown flags, with a suggestion, and flags given twice."""
-    known = _flags(default)
-    names = {*known, *more, *(_no(name) for name, value in known.items() if isinstance(value, bool)), "help"}
-    seen: set[str] = set()
-    for token in argv:
-        if not token.startswith("--") or token == "--":
-            continue
-        name = token[2:].split("=", 1)[0].replace("_", "-")
-        if name not in names:
-            hint = perhaps(name, names).replace("'", "")
-            way = hint.replace("meant ", "meant --") if "Perhaps" in hint else f" See `selfsight {verb} --help`."
-            raise WrongUse(f"unknown flag --{name}.{way}")
-        plain = name.replace("no-", "", 1) if name not in known else name
-        if plain in seen:
-            raise WrongUse(f"--{name} contradicts an earlier --{plain}: give it once")
-        seen.add(plain)
-
-
-def _no(name: str) -> str:
-    """Tyro's name for switching a flag off: quiet -> no-quiet, views.clean -> views.no-clean."""
-    head, dot, last = name.rpartition(".")
-    return f"{head}{dot}no-{last}"
-
-
-def _parse(cls: Any, argv: list[str], default: Any, verb: str, description: str | None = None) -> Any:
-    """Parse with tyro; its boxed error messages become one line."""
-    import tyro
-
-    out, err = io.StringIO(), io.StringIO()
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            return tyro.cli(cls, args=argv, default=default, prog=f"selfsight {verb}", description=description)
-    except SystemExit as stop:
-        if not stop.code:
-            print(out.getvalue(), end="")
-            raise
-        raise WrongUse(_first_line(err.getvalue() + out.getvalue(), verb)) from None
-
-
-def _first_line(box: str, verb: str) -> str:
-    """The message inside a box of tyro's: up to the first rule or empty line."""
-    words: list[str] = []
-    for line in box.splitlines():
-        text = line.strip("│╭╮╰╯ \t")
-        if line.startswith("╭"):
-            continue
-        if not text or set(text) <= {"─"}:
-            if words:
-                break
-            continue
-        words.append(text)
-    return f"{' '.join(words) or 'wrong arguments'} (see `selfsight {verb} --help`)"
-
-
 # ---------------------------------------------------------------------------------------------- verbs
 
 PRETRAIN = """Train an encoder on pictures.
@@ -192,45 +91,41 @@ def settings(argv: list[str]) -> Run[Any]:
     from selfsight.methods import method_named
 
     method = argv.pop(0) if argv and not argv[0].startswith("-") else None
-    name, argv = _take(argv, "--recipe", valued=True)
-    config, argv = _take(argv, "--config", valued=True)
+    name, argv = take(argv, "--recipe", valued=True)
+    config, argv = take(argv, "--config", valued=True)
     if method is not None:
         method_named(method)
     if name and config:
         raise WrongUse("--recipe and --config contradict each other: give one (a YAML may say `recipe: NAME` itself)")
-    data = _value(argv, "--data")
+    data = value_of(argv, "--data")
     if config:
-        from pathlib import Path
-
-        if not Path(config).is_file():
-            raise WrongUse(f"no file {config!r}: --config takes a YAML of settings, such as the run.yaml of a run")
-        plain = runs.read_yaml(Path(config).read_text(), config)
-        inner = plain.get("method")
-        told = inner.get("name") if isinstance(inner, dict) else inner
+        plain = runs.read_file(config)
+        told = runs.method_in(plain)
         if method and told and told != method:
             raise WrongUse(f"{config} is for method {told}, not {method}: leave out one of the two")
         which = method or told or "simclr"
-        short = recipes.default_recipe(data or str(plain.get("data", "shapes")), has_cuda(_value(argv, "--device")))
+        short = recipes.default_recipe(data or str(plain.get("data", "shapes")), has_cuda(value_of(argv, "--device")))
         base = runs.from_dict(plain, recipes.recipe(which, str(plain.get("recipe") or short)))
-        base = dataclasses.replace(base, out=None)
+        timed = 0 if "provenance" in plain else base.max_minutes  # in a run.yaml the minutes have become steps
+        base = dataclasses.replace(base, out=None, max_minutes=timed)
     elif name and name in recipes.RECIPES and method is None:
         base = recipes.RECIPES[name]()
     else:
-        short = name or recipes.default_recipe(data or "shapes", has_cuda(_value(argv, "--device")))
+        short = name or recipes.default_recipe(data or "shapes", has_cuda(value_of(argv, "--device")))
         base = recipes.recipe(method or "simclr", short)
         if not name and data is not None:
             base = dataclasses.replace(base, data=data)
-    _check_flags(argv, base, "pretrain")
+    check_flags(argv, base, "pretrain")
     if any(not token.startswith("-") for token in argv[:1]):
         raise WrongUse(f"unexpected {argv[0]!r}: the method comes first, then flags (selfsight pretrain --help)")
-    parsed: Run[Any] = _parse(runs.Run[type(base.method)], argv, base, "pretrain", PRETRAIN)  # type: ignore[misc]
+    parsed: Run[Any] = parse(runs.Run[type(base.method)], argv, base, "pretrain", PRETRAIN)  # type: ignore[misc]
     return parsed
 
 
 def pretrain(argv: list[str]) -> int:
     """Selfsight pretrain."""
-    as_json, argv = _take(argv, "--json", valued=False)
-    dry, argv = _take(argv, "--dry-run", valued=False)
+    as_json, argv = take(argv, "--json", valued=False)
+    dry, argv = take(argv, "--dry-run", valued=False)
     chosen = settings(argv)
     from selfsight import api
 
@@ -330,9 +225,9 @@ def _arguments(
     argv: list[str], default: Any, verb: str, what: str, about: str, many: bool = False
 ) -> tuple[list[str], bool, Any]:
     """Words before the flags, --json, and the flags."""
-    json_flag, argv = _take(argv, "--json", valued=False)
+    json_flag, argv = take(argv, "--json", valued=False)
     if any(token in ("-h", "--help") for token in argv):
-        _parse(
+        parse(
             type(default), ["--help"], default, f"{verb} {what}", about + "\nAlso: --json (one JSON object on stdout)."
         )
     words: list[str] = []
@@ -344,8 +239,8 @@ def _arguments(
         raise WrongUse(f"{verb} takes {'' if many else 'one '}{what} before its flags (see `selfsight {verb} --help`)")
     if not what and len(words) > 1:
         raise WrongUse(f"unexpected {words[1]!r} (see `selfsight {verb} --help`)")
-    _check_flags(argv, default, verb)
-    return words, bool(json_flag), _parse(type(default), argv, default, verb, about)
+    check_flags(argv, default, verb)
+    return words, bool(json_flag), parse(type(default), argv, default, verb, about)
 
 
 def evaluate(argv: list[str]) -> int:

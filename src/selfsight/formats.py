@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from selfsight.checkpoint import Encoder, atomic, load_encoder, save_encoder
+from selfsight.checkpoint import Encoder, atomic, check_out, load_encoder, save_encoder
 from selfsight.encoders.stems import resnet
 from selfsight.errors import WrongUse, perhaps
 
@@ -37,8 +37,9 @@ def export(run: str | Path, format: str = "timm", out: str | Path | None = None)
     encoder = load_encoder(Path(run))
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
     path = Path(out) if out else folder / f"encoder-{format}.safetensors"
-    if path.exists():
-        raise WrongUse(f"--out {str(path)!r} exists: choose another name, or remove it first")
+    if format == "timm":
+        _made_by(encoder)
+    check_out(path)
     if format == "timm":
         _timm(encoder, path)
     else:
@@ -48,11 +49,7 @@ def export(run: str | Path, format: str = "timm", out: str | Path | None = None)
 
 
 def _timm(encoder: Encoder, path: Path) -> None:
-    made = getattr(encoder.net, "made_by", None)
-    if made is None:
-        raise WrongUse(
-            f"encoder {encoder.header['encoder']!r} is not a timm model: export it with --format safetensors"
-        )
+    made = _made_by(encoder)
     about = {
         "settings": made,
         "steps": timm_steps(made),
@@ -63,6 +60,16 @@ def _timm(encoder: Encoder, path: Path) -> None:
     fresh = resnet(**made)
     fresh.load_state_dict(load_file(path))
     _compare(encoder.net, fresh, encoder, path)
+
+
+def _made_by(encoder: Encoder) -> dict[str, Any]:
+    """How timm makes this network. Raises WrongUse if it does not."""
+    made: dict[str, Any] | None = getattr(encoder.net, "made_by", None)
+    if made is None:
+        raise WrongUse(
+            f"encoder {encoder.header['encoder']!r} is not a timm model: export it with --format safetensors"
+        )
+    return made
 
 
 def timm_steps(made: dict[str, Any]) -> list[str]:

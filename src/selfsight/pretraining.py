@@ -8,6 +8,7 @@ import math
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from selfsight import checkpoint, distributed, health, measure
+from selfsight import checkpoint, distributed, health, measure, recipes, sinks
 from selfsight import run as runs
 from selfsight.errors import WrongUse
 from selfsight.run import Run
 from selfsight.session import (
     Session,
+    check_out,
     choose_precision,
     due,
     folder_for,
@@ -46,12 +48,14 @@ class Result(NamedTuple):
 
 def start(run: Run[Any], encoder: nn.Module | None = None) -> Result:
     """A new run. Raises WrongUse before anything is written if the settings or the data are wrong."""
+    check_out(run)
+    sinks.check(run.log_to)
     if run.processes > 1 and not distributed.is_worker():
         return _launch(run, encoder)
     began = time.perf_counter()
     device = pick_device(run.device)
     distributed.start(device)
-    data = open_for(run, device)
+    data = open_for(run, device, _say(run))
     run, choices = prepare(run, data, device)
     session = Session(run, data, device, encoder)
     session.run, why = choose_precision(run, session.method, device)
@@ -61,7 +65,8 @@ def start(run: Run[Any], encoder: nn.Module | None = None) -> Result:
         total = min(fit, run.steps)
         kept = "fits" if fit <= run.steps else f"would allow {fit}, the length asked for is smaller"
         choices.append(f"steps {total}: --max-minutes {run.max_minutes:g} {kept} ({measured})")
-        session.run = dataclasses.replace(session.run, steps=total)
+        session.run, told = recipes.fit_warmup(dataclasses.replace(session.run, steps=total), session.per_epoch)
+        choices += told
     folder = Path(distributed.broadcast_object(folder_for(run) if distributed.rank() == 0 else None))
     text = runs.to_yaml(dataclasses.replace(session.run, out=str(folder)), provenance(data, device, choices))
     if distributed.rank() == 0:
@@ -87,7 +92,7 @@ def go_on(folder: str | Path, encoder: nn.Module | None = None) -> Result:
         return _launch(run, encoder, resume=folder)
     device = pick_device(run.device)
     distributed.start(device)
-    data = open_for(run, device)
+    data = open_for(run, device, _say(run))
     was = plain.get("provenance", {}).get("data", {})
     if was.get("fingerprint") not in (None, data.fingerprint):
         raise WrongUse(f"the pictures of {run.data!r} changed since {folder} began: restore them, or start a new run")
@@ -97,6 +102,16 @@ def go_on(folder: str | Path, encoder: nn.Module | None = None) -> Result:
     if last.is_file():
         session.restore(checkpoint.load(last), str(last))
     return _drive(session, folder, text, [], resumed=True)
+
+
+def _say(run: Run[Any]) -> Callable[[str], None]:
+    """Lines about the data, before there is a log: to the console of the first process, unless it shall be quiet."""
+
+    def say(line: str) -> None:
+        if distributed.rank() == 0 and not run.quiet:
+            print(line, file=sys.stderr)
+
+    return say
 
 
 def _launch(run: Run[Any], encoder: nn.Module | None, resume: Path | None = None) -> Result:

@@ -259,3 +259,12 @@ def resolve(run: Run[Any], *, pictures: int, image_size: int, channels: int, cud
     if total < 1:
         raise WrongUse(f"--epochs {run.epochs} and --steps {run.steps} make no step: choose at least one step")
     return replace(run, steps=total), choices
+
+
+def fit_warmup(run: Run[Any], per_epoch: int) -> tuple[Run[Any], list[str]]:
+    """Shorten a warm-up that would fill more than half of the run: the peak rate would come late or never."""
+    half = run.steps / per_epoch / 2
+    if run.schedule.warmup_epochs <= half:
+        return run, []
+    told = f"warm-up {half:.3g} epochs: {run.schedule.warmup_epochs:g} would be more than half of the run"
+    return replace(run, schedule=replace(run.schedule, warmup_epochs=half)), [told]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, Union
@@ -14,7 +16,7 @@ import yaml
 
 from selfsight.augment import ViewsConfig
 from selfsight.encoders import EncoderConfig
-from selfsight.errors import WrongUse, perhaps
+from selfsight.errors import WrongUse
 from selfsight.methods import method_named, name_of
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
@@ -131,6 +133,8 @@ class Run(Generic[M]):
             if wrong:
                 raise WrongUse(message)
 
+        for name, value in _numbers(self, ""):
+            refuse(not math.isfinite(value), f"--{name} is {value}: give a finite number")
         refuse(self.epochs != "auto" and self.epochs < 0, f"--epochs is {self.epochs}, must not be negative")
         refuse(self.steps < 0, f"--steps is {self.steps}, must not be negative (0: from the epochs)")
         refuse(self.max_minutes < 0, f"--max-minutes is {self.max_minutes}, must not be negative (0: no limit)")
@@ -148,6 +152,9 @@ class Run(Generic[M]):
         refuse(self.log_every < 1, f"--log-every is {self.log_every}, must be at least 1")
         refuse(self.checkpoint_every < 0, f"--checkpoint-every is {self.checkpoint_every}, must not be negative")
         refuse(self.export_every < 0, f"--export-every is {self.export_every}, must not be negative")
+        refuse(self.threads < 0, f"--threads is {self.threads}, must not be negative (0: as torch chooses)")
+        refuse(self.channels not in (0, 1, 3), f"--channels is {self.channels}: give 1, 3 or 0 (as the files say)")
+        refuse(self.workers is not None and self.workers < 0, f"--workers is {self.workers}, must not be negative")
         refuse(self.seed < 0, f"--seed is {self.seed}, must not be negative")
         if isinstance(self.batch_size, int):
             parts = self.processes * self.accumulate
@@ -161,6 +168,19 @@ class Run(Generic[M]):
     def method_name(self) -> str:
         """Name of the method in METHODS."""
         return name_of(self.method)
+
+
+def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    """Flag name and value of every float in nested settings."""
+    if dataclasses.is_dataclass(value):
+        for f in dataclasses.fields(value):
+            flag = f.name.replace("_", "-")
+            yield from _numbers(getattr(value, f.name), f"{name}.{flag}" if name else flag)
+    elif isinstance(value, tuple):
+        for entry in value:
+            yield from _numbers(entry, name)
+    elif isinstance(value, float):
+        yield name, value
 
 
 DEFAULT = Run(method=SimCLRConfig())
@@ -186,15 +206,24 @@ def from_dict(plain: Mapping[str, Any], base: Run[Any] | None = None) -> Run[Any
         WrongUse: unknown key (with a suggestion), value of a wrong type, or another method than `base`'s settings.
     """
     plain = dict(plain)
-    method = plain.pop("method", None)
-    method = {"name": method} if isinstance(method, str) else dict(method or {})
     base = base or DEFAULT
-    name = method.pop("name", base.method_name)
+    name = method_in(plain) or base.method_name
+    inner = plain.pop("method", None)
+    method = {k: v for k, v in inner.items() if k != "name"} if isinstance(inner, Mapping) else {}
     config_type = method_named(name).Config
     default = base.method if type(base.method) is config_type else config_type()
     plain.pop("provenance", None)
     settings = _merge(Run, base, plain, "", skip="method")
     return dataclasses.replace(settings, method=_merge(config_type, default, method, "method."))
+
+
+def method_in(plain: Mapping[str, Any]) -> str | None:
+    """The method that nested settings name, if they do: `method: NAME`, or `name` in the group `method`."""
+    method = plain.get("method")
+    name = method.get("name") if isinstance(method, Mapping) else method
+    if not (method is None or isinstance(method, Mapping | str)) or not (name is None or isinstance(name, str)):
+        raise WrongUse(f"method: expected a name or a group of settings with a name, found {method!r}")
+    return name
 
 
 def _merge(cls: type, base: Any, plain: Any, where: str, skip: str = "") -> Any:
@@ -206,7 +235,7 @@ def _merge(cls: type, base: Any, plain: Any, where: str, skip: str = "") -> Any:
     for key, value in plain.items():
         key = str(key).replace("-", "_")
         if key not in names:
-            raise WrongUse(f"unknown setting {where}{key}.{perhaps(key, set(names))}")
+            raise WrongUse(f"unknown setting {where}{key}.{_suggestion(key, where, base)}")
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
             changes[key] = _merge(typing.cast(type, hint), getattr(base, key), value, f"{where}{key}.")
@@ -218,16 +247,35 @@ def _merge(cls: type, base: Any, plain: Any, where: str, skip: str = "") -> Any:
 _NO = object()
 
 
+def _suggestion(key: str, where: str, base: Any) -> str:
+    """The nearest setting of this group, else of one further in, by its whole name."""
+    names = {f.name: f"{where}{f.name}" for f in dataclasses.fields(base)}
+    for f in dataclasses.fields(base):
+        inner = getattr(base, f.name)
+        for g in dataclasses.fields(inner) if dataclasses.is_dataclass(inner) else ():
+            names.setdefault(g.name, f"{where}{f.name}.{g.name}")
+    close = difflib.get_close_matches(key, list(names), n=1, cutoff=0.6)
+    return f" Perhaps you meant {names[close[0]]}." if close else " See `selfsight pretrain --help` for all of them."
+
+
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     found = _fit(hint, value)
     if found is _NO:
-        shown = (
-            getattr(hint, "__name__", str(hint)).replace("typing.", "")
-            if isinstance(hint, type)
-            else str(hint).replace("typing.", "")
-        )
-        raise WrongUse(f"{where}: {value!r} is not of type {shown}")
+        raise WrongUse(f"{where}: {value!r} is not {_kind(hint)}")
     return found
+
+
+def _kind(hint: Any) -> str:
+    """A type in words."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_kind(a) for a in args)
+    if origin is Literal:
+        return " or ".join(str(a) for a in args)
+    if origin is tuple:
+        return f"a list of {'' if args[-1] is Ellipsis else f'{len(args)} times '}{_kind(args[0])}"
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    return words.get(hint, str(hint))
 
 
 def _fit(hint: Any, value: Any) -> Any:
@@ -280,7 +328,16 @@ def read_yaml(text: str, where: str) -> dict[str, Any]:
 
 def load(path: str | Path, base: Run[Any] | None = None) -> Run[Any]:
     """A Run from a YAML file."""
+    return from_dict(read_file(path), base)
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises WrongUse if there is no such file or it holds something else."""
     path = Path(path)
     if not path.is_file():
         raise WrongUse(f"no file {str(path)!r}: give a YAML file of settings, such as the run.yaml of a run folder")
-    return from_dict(read_yaml(path.read_text(), str(path)), base)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUse(f"{str(path)!r} is not readable text ({type(error).__name__}): give another file") from None
+    return read_yaml(text, str(path))

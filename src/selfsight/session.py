@@ -28,7 +28,7 @@ from selfsight import checkpoint, distributed, measure, optim, probe, recipes
 from selfsight._version import __version__
 from selfsight.core import Method
 from selfsight.data import DataSet, open_data
-from selfsight.errors import WrongUse
+from selfsight.errors import WrongUse, perhaps
 from selfsight.run import ProbeConfig, Run
 from selfsight.train import Pictures, build, steps
 
@@ -37,6 +37,8 @@ def pick_device(name: str) -> torch.device:
     """The device of that name; auto: a GPU if there is one. In a worker, the GPU of its local rank."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.split(":")[0] not in ("cpu", "cuda", "mps"):
+        raise WrongUse(f"unknown device {name!r}.{perhaps(name, {'auto', 'cpu', 'cuda', 'mps'})}")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -60,14 +62,24 @@ def open_for(run: Run[Any], device: torch.device, log: Any = lambda line: None) 
     )  # fmt: skip
 
 
-def folder_for(run: Run[Any]) -> Path:
-    """The run folder: --out, or the first free runs/METHOD-DATA-NNN. It exists afterwards, empty."""
+def check_out(run: Run[Any]) -> None:
+    """Refuse an --out that is in use."""
     if run.out:
         folder = Path(run.out).expanduser()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             way = f"go on with `selfsight resume {folder}`" if (folder / "run.yaml").is_file() else "empty it"
             raise WrongUse(f"--out {str(folder)!r} exists and is not empty: choose another name, or {way}")
-        folder.mkdir(parents=True, exist_ok=True)
+
+
+def folder_for(run: Run[Any]) -> Path:
+    """The run folder: --out, or the first free runs/METHOD-DATA-NNN. It exists afterwards, empty."""
+    check_out(run)
+    if run.out:
+        folder = Path(run.out).expanduser()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WrongUse(f"--out {str(folder)!r} cannot be made ({error.strerror}): choose another place") from None
         return folder
     stem = re.sub(r"[^\w.]+", "-", Path(run.data.rstrip("/")).name.split(":")[0]).strip("-.") or "data"
     for number in range(1, 100000):
@@ -143,7 +155,9 @@ def prepare(run: Run[Any], data: DataSet, device: torch.device) -> tuple[Run[Any
     run, choices = recipes.resolve(
         run, pictures=len(data.train), image_size=data.image_size, channels=data.channels, cuda=device.type == "cuda"
     )
-    return dataclasses.replace(run, threads=torch.get_num_threads()), [*data.choices, *choices]
+    assert isinstance(run.batch_size, int)
+    run, told = recipes.fit_warmup(run, len(data.train) // run.batch_size)
+    return dataclasses.replace(run, threads=torch.get_num_threads()), [*data.choices, *choices, *told]
 
 
 def choose_precision(run: Run[Any], method: Method, device: torch.device) -> tuple[Run[Any], str]:

@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -29,6 +29,14 @@ def open_sink(name: str, folder: Path, config: Mapping[str, Any], resume_step: i
     if name not in SINKS:
         raise WrongUse(f"no logger {name!r}.{perhaps(name, set(SINKS))}")
     return SINKS[name](folder, config, resume_step)
+
+
+def check(names: Iterable[str]) -> None:
+    """Refuse loggers that are not there, before a run begins. Raises WrongUse as `open_sink` does."""
+    for name in names:
+        if name not in SINKS:
+            raise WrongUse(f"no logger {name!r}.{perhaps(name, set(SINKS))}")
+        _load(name, name)
 
 
 class TensorBoard:

@@ -105,7 +105,7 @@ def build(
     cls = METHODS[run.method_name]
     if run.views.views != cls.global_views:
         raise WrongUse(
-            f"{run.method_name} reads {cls.global_views} whole views, not {run.views.views}: set --views.views"
+            f"{run.method_name} reads {cls.global_views} whole views, not {run.views.views}: set --views.views {cls.global_views}"
         )
     if run.views.locals and not cls.local_views:
         raise WrongUse(
