@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from selfsight.methods import METHODS
-from tiny import losses, make, tiny
+from tiny import losses, make_double, tiny
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -15,6 +15,6 @@ if __name__ == "__main__":
     folder.mkdir(exist_ok=True)
     for name in sys.argv[1:] or METHODS:
         run, data = tiny(name)
-        values = [round(v, 6) for v in losses(run, make(run, data), 0, 10)]
+        values = [round(v, 6) for v in losses(run, make_double(run, data), 0, 10)]
         (folder / f"{name}-tiny.json").write_text(json.dumps(values) + "\n")
         print(name, values)

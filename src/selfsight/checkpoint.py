@@ -35,10 +35,9 @@ def check_out(path: Path) -> None:
     """Refuse a file that exists, or that could not be written, before any work is done."""
     if path.exists():
         raise WrongUse(f"--out {str(path)!r} exists: choose another name, or remove it first")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WrongUse(f"--out {str(path)!r} cannot be written ({error.strerror}): choose another place") from None
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise WrongUse(f"--out {str(path)!r} cannot be written ({str(above)!r} takes no files): choose another place")
 
 
 def write_text(path: Path, text: str) -> None:

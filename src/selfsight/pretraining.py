@@ -186,14 +186,16 @@ def _drive(session: Session, folder: Path, text: str, choices: list[str], resume
         code = watch.train(caught)
         if code == 0:
             summary = watch.finish()
+            _pictures(session, folder)
         else:
             summary = watch.summary()
         tracker.results({"finished": code == 0, "summary": summary})
-        if first and code == 0:
-            _pictures(session, folder)
     if first and code == 0:
         _report(folder)
     return Result(folder, code, summary)
+
+
+NOT_YET = "no measurement yet"
 
 
 class Watch:
@@ -201,11 +203,12 @@ class Watch:
 
     def __init__(self, session: Session, tracker: Tracker, folder: Path, text: str) -> None:
         self.session, self.tracker, self.folder, self.text = session, tracker, folder, text
-        self.loss, self.speed = float("nan"), 0.0
+        self.loss = tracker.losses[-1][1] if tracker.losses else float("nan")  # of the part before a resume
+        self.speed = 0.0
         self.knn: dict[str, Any] | None = None
         self.logs: dict[str, float] = {}
         self.spent = 0.0
-        self.verdict = health.Verdict("too early to tell", "no measurement yet", "")
+        self.verdict = health.Verdict("too early to tell", NOT_YET, "")
 
     def baselines(self) -> None:
         """Monitors and k-NN of the untrained encoder, and k-NN of raw pixels, on the pictures that are asked all along."""
@@ -281,9 +284,8 @@ class Watch:
             views_per_second=round(self.speed, 2), seconds=round(self.session.seconds, 3), **logs,
         )  # fmt: skip
 
-    def look(self) -> None:
-        """Measure k-NN and health; keep the best encoder by k-NN."""
-        began = time.monotonic()
+    def judge(self) -> dict[str, float]:
+        """Set the verdict; the monitors that it rests on."""
         session = self.session
         found = measure.monitors(session.method, session.held or session.train, session.run.probe, session.run.seed)
         assert isinstance(session.run.batch_size, int)
@@ -292,6 +294,13 @@ class Watch:
             constant_loss=session.method.constant_loss(session.run.batch_size // session.run.accumulate),
             history=self.tracker.monitors,
         )  # fmt: skip
+        return found
+
+    def look(self) -> None:
+        """Measure k-NN and health; keep the best encoder by k-NN."""
+        began = time.monotonic()
+        session = self.session
+        found = self.judge()
         self.tracker.measure(session.done, {"health": self.verdict.status, "why": self.verdict.why, **found})
         if self.verdict.remedy:
             self.tracker.log(f"{self.verdict.status}: {self.verdict.why}. {self.verdict.remedy}")
@@ -323,6 +332,8 @@ class Watch:
     def finish(self) -> dict[str, Any]:
         """The final measurements, on all pictures, and the encoder."""
         session = self.session
+        if self.verdict.why == NOT_YET and session.run.probe.every != -1:  # resumed after the last step
+            self.judge()
         held = session.ask(everything=True)
         test = session.ask(everything=True, test=True)
         self.knn = test or held or self.knn
@@ -342,6 +353,8 @@ def _pictures(session: Session, folder: Path) -> None:
     """Pictures for the report: neighbours of samples, and a grid of views."""
     held = session.held or session.train
     arrays = measure.nearest_pictures(session.method.encoder, session.train, held, session.run.seed)
+    if distributed.rank() != 0:  # every process takes part in the search, the first one writes
+        return
     if session.data.classes:
         arrays["class_names"] = np.array(session.data.classes)
     figures = folder / "figures"
