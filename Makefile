@@ -8,7 +8,7 @@ DEMO ?= runs/demo
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format bench gate docs clean
+.PHONY: demo test check format bench gate clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,10 +21,11 @@ $(TEST_STAMP): $(STAMP)
 
 # Pre-train on built-in pictures and print k-NN before and after; a finished run is not trained again.
 demo: $(STAMP)
-	$(BIN)/selfsight resume $(DEMO) 2>/dev/null || $(BIN)/selfsight pretrain simclr --data shapes --out $(DEMO)
+	@if [ -f $(DEMO)/run.yaml ]; then $(BIN)/selfsight resume $(DEMO); \
+	else $(BIN)/selfsight pretrain simclr --data shapes --out $(DEMO); fi
 
 test: $(TEST_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(ARGS)
 
 check: $(TEST_STAMP)
 	$(BIN)/ruff check .
