@@ -1,0 +1,202 @@
+"""Around the steps of a run: numbers out, checkpoints, probes, and the pictures and the page at the end."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from selfsight import checkpoint, distributed, health, measure
+from selfsight.session import Session, due
+from selfsight.track import Tracker
+from selfsight.train import Done, steps
+
+NOT_YET = "no measurement yet"
+
+
+class Watch:
+    """Everything around the steps of a run: numbers out, checkpoints, probes."""
+
+    def __init__(self, session: Session, tracker: Tracker, folder: Path, text: str) -> None:
+        self.session, self.tracker, self.folder, self.text = session, tracker, folder, text
+        self.loss = tracker.losses[-1][1] if tracker.losses else float("nan")  # of the part before a resume
+        self.speed = 0.0
+        self.knn: dict[str, Any] | None = None
+        self.logs: dict[str, float] = {}
+        self.spent = 0.0
+        self.verdict = health.Verdict("too early to tell", NOT_YET, "")
+
+    def baselines(self) -> None:
+        """Monitors and k-NN of the untrained encoder, and k-NN of raw pixels, on the pictures that are asked all along."""
+        session = self.session
+        if session.run.probe.every == -1:
+            return
+        found = measure.monitors(session.method, session.held or session.train, session.run.probe, session.run.seed)
+        self.tracker.measure(0, {"health": self.verdict.status, "why": "untrained", **found})
+        self.knn = session.ask()
+        if self.knn is not None and session.held is not None:
+            rows = measure.rows_of(session.train, session.held, session.run.probe, session.run.seed, False)
+            pixels = measure.pixel_knn(
+                session.train, session.held, len(session.data.classes or ()), session.run.probe, rows, "holdout"
+            )
+            session.baselines = {"untrained": self.knn["top1"], "pixels": pixels["top1"]}
+            self.tracker.measure(0, {"knn": self.knn})
+            self.tracker.measure(0, {"pixels": pixels})
+
+    def train(self, caught: list[int]) -> int:
+        """Run the steps; the exit code."""
+        session, run = self.session, self.session.run
+        probes = due(run.probe, run.steps, session.per_epoch)
+        exports = _export_steps(run.export_every, session.per_epoch, run.steps)
+        saved = lap = time.monotonic()
+        views = 0
+        for done in steps(session.method, session.optimizer, session.train, run, start=session.done):
+            session.done = at = done.step.index + 1
+            views += done.views
+            if at % run.log_every == 0 or at in (1, run.steps):
+                self.loss = float(done.loss)  # waits for the device
+                now = time.monotonic()
+                session.seconds += now - lap
+                self.speed, lap, views = views / max(1e-9, now - lap), now, 0
+                self.line(done)
+                if not math.isfinite(self.loss):
+                    return self.diverged()
+            if at in probes:
+                self.look()
+                lap += self.spent
+            if at in exports and distributed.rank() == 0:
+                name = f"encoder-{at:07d}.safetensors"
+                checkpoint.save_encoder(self.folder / "checkpoints" / name, session.method.encoder, session.header())
+            stop = self.stopping(caught, at)
+            regular = at % run.checkpoint_every == 0 if run.checkpoint_every else (
+                at % session.per_epoch == 0 or time.monotonic() - saved > 60
+            )  # fmt: skip
+            if stop or regular or at == run.steps:
+                session.save(self.folder, "last.pt", self.text)
+                saved = time.monotonic()
+            if stop and at < run.steps:
+                self.tracker.log(
+                    f"interrupted after step {at} of {run.steps}; go on with: selfsight resume {self.folder}"
+                )
+                return 128 + stop
+        return 0
+
+    def stopping(self, caught: list[int], at: int) -> int:
+        """The signal to stop for, agreed on by all processes; 0: none."""
+        if distributed.world() == 1:
+            return caught[0] if caught else 0
+        if at % self.session.run.log_every:  # agreeing costs a synchronisation
+            return 0
+        mine = torch.tensor([caught[0] if caught else 0], device=self.session.device)
+        return int(distributed.all_max(mine))
+
+    def line(self, done: Done) -> None:
+        """A line of metrics."""
+        at = self.session.done
+        epoch = at / self.session.per_epoch
+        self.logs = logs = {name: float(value) for name, value in done.logs.items()}
+        self.tracker.step(
+            at, epoch=round(epoch, 6), loss=self.loss, lr=done.rate, gradient_norm=float(done.gradient),
+            views_per_second=round(self.speed, 2), seconds=round(self.session.seconds, 3), **logs,
+        )  # fmt: skip
+
+    def judge(self) -> dict[str, float]:
+        """Set the verdict; the monitors that it rests on."""
+        session = self.session
+        found = measure.monitors(session.method, session.held or session.train, session.run.probe, session.run.seed)
+        assert isinstance(session.run.batch_size, int)
+        self.verdict = health.verdict(
+            found, self.tracker.losses, progress=session.done / session.run.steps, logs=self.logs,
+            constant_loss=session.method.constant_loss(session.run.batch_size // session.run.accumulate),
+            history=self.tracker.monitors,
+        )  # fmt: skip
+        return found
+
+    def look(self) -> None:
+        """Measure k-NN and health; keep the best encoder by k-NN."""
+        began = time.monotonic()
+        session = self.session
+        found = self.judge()
+        self.tracker.measure(session.done, {"health": self.verdict.status, "why": self.verdict.why, **found})
+        if self.verdict.remedy:
+            self.tracker.log(f"{self.verdict.status}: {self.verdict.why}. {self.verdict.remedy}")
+        self.knn = session.ask()
+        if self.knn is not None:
+            self.tracker.measure(session.done, {"knn": self.knn})
+            if self.knn["top1"] > session.best:
+                session.best = self.knn["top1"]
+                session.save(self.folder, "best.pt", self.text)
+        self.spent = time.monotonic() - began
+
+    def diverged(self) -> int:
+        """The loss is no number: say so and stop; the last checkpoint stays."""
+        self.verdict = health.verdict({}, [(self.session.done, self.loss)], progress=1.0)
+        self.tracker.measure(self.session.done, {"health": self.verdict.status, "why": self.verdict.why})
+        self.tracker.log(f"stopped: {self.verdict.why}. {self.verdict.remedy}")
+        return 1
+
+    def summary(self) -> dict[str, Any]:
+        """The object of --json."""
+        session = self.session
+        return {
+            "run": str(self.folder), "steps": session.done, "seconds": round(session.seconds, 3),
+            "views_per_second": round(self.speed, 2), "final_loss": self.loss if math.isfinite(self.loss) else None,
+            "knn": self.knn, "untrained": session.baselines.get("untrained"), "pixels": session.baselines.get("pixels"),
+            "health": self.verdict.status, "why": self.verdict.why,
+        }  # fmt: skip
+
+    def finish(self) -> dict[str, Any]:
+        """The final measurements, on all pictures, and the encoder."""
+        session = self.session
+        if self.verdict.why == NOT_YET and session.run.probe.every != -1:  # resumed after the last step
+            self.judge()
+        held = session.ask(everything=True)
+        test = session.ask(everything=True, test=True)
+        self.knn = test or held or self.knn
+        for found in (held, test):
+            if found:
+                self.tracker.measure(session.done, {"final_knn": found})
+        if distributed.rank() == 0:
+            checkpoint.save_encoder(self.folder / "encoder.safetensors", session.method.encoder, session.header())
+        return {**self.summary(), "holdout": held, "test": test}
+
+
+def _export_steps(every: float, per_epoch: int, total: int) -> set[int]:
+    return set(range(max(1, round(every * per_epoch)), total + 1, max(1, round(every * per_epoch)))) if every else set()
+
+
+def save_pictures(session: Session, folder: Path) -> None:
+    """Pictures for the report: neighbours of samples, and a grid of views."""
+    held = session.held or session.train
+    arrays = measure.nearest_pictures(session.method.encoder, session.train, held, session.run.seed)
+    if distributed.rank() != 0:  # every process takes part in the search, the first one writes
+        return
+    if session.data.classes:
+        arrays["class_names"] = np.array(session.data.classes)
+    figures = folder / "figures"
+    checkpoint.atomic(figures / "neighbours.npz", lambda part: _savez(part, arrays))
+    measure.save_preview(session.train, session.run.seed, figures / "views.png")
+
+
+def _savez(path: Path, arrays: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def write_report(folder: Path) -> None:
+    """The report of a finished run. Training is done and kept whatever happens here."""
+    from selfsight.report import curves, report  # reads run folders only
+
+    try:
+        curves(folder)
+        report([folder], folder / "report.html")
+    except Exception:
+        print(
+            f"selfsight: the run is complete, but its report failed: {traceback.format_exc(limit=3)}", file=sys.stderr
+        )
