@@ -78,7 +78,7 @@ def test_weights_make_clusters_count_the_same():
     method, _, _ = clustered()
     share = torch.zeros(6).index_add_(0, method.labels, method.weights[method.labels])
     used = share > 0
-    torch.testing.assert_close(share[used], torch.full_like(share[used], len(method.labels) / used.sum()))
+    torch.testing.assert_close(share[used], torch.full_like(share[used], len(method.labels) / int(used.sum())))
     plain, _, _ = clustered(balanced=False)
     assert torch.equal(plain.weights, torch.ones(6))
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from selfsight import encoders, optim
-from selfsight.core import Method
 from selfsight.data import DataSet
 from selfsight.recipes import recipe
 from selfsight.run import Run
@@ -26,9 +25,9 @@ def tiny(method: str, **changes: Any) -> tuple[Run, DataSet]:
     return run, data
 
 
-def make(run: Run, data: DataSet, encoder: Any = None) -> tuple[Method, torch.optim.Optimizer, Pictures]:
+def make(run: Run, data: DataSet, encoder: Any = None) -> tuple[Any, torch.optim.Optimizer, Pictures]:
     method, pictures = build(run, data, CPU, encoder)
-    return method, optim.build(run.optimizer, method, run.batch_size), pictures
+    return method, optim.build(run.optimizer, method, int(run.batch_size)), pictures
 
 
 class Double(nn.Module):
@@ -42,14 +41,14 @@ class Double(nn.Module):
         return self.net(x.double())
 
 
-def make_double(run: Run, data: DataSet) -> tuple[Method, torch.optim.Optimizer, Pictures]:
+def make_double(run: Run, data: DataSet) -> tuple[Any, torch.optim.Optimizer, Pictures]:
     """As `make`, all in float64."""
     torch.manual_seed(1)
-    encoder = Double(encoders.build(run.encoder, data.channels, run.image_size))
+    encoder = Double(encoders.build(run.encoder, data.channels, data.image_size))
     method, pictures = build(run, data, CPU, encoder)
     method.double()
     method.views.float()
-    return method, optim.build(run.optimizer, method, run.batch_size), pictures
+    return method, optim.build(run.optimizer, method, int(run.batch_size)), pictures
 
 
 def losses(run: Run, made: tuple, start: int = 0, stop: int | None = None) -> list[float]:
