@@ -1,4 +1,4 @@
-from itertools import pairwise
+import math
 
 import pytest
 import torch
@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from selfsight.data.synthetic import CLASSES, labels, shapes
+from selfsight.encoders.fastnet import FastNet
+from selfsight.optim.muon import Muon, is_matrix
 
 
 def knn(bank, bank_labels, queries, query_labels, k=20, temperature=0.1):
@@ -62,26 +64,35 @@ def test_pixels_do_not_separate_the_classes():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_small_supervised_network_learns_them():
+    """fastnet with labels, ten epochs with flips: above 95 %, where pixels stay below 45 %."""
     torch.manual_seed(0)
-    train, test = shapes(10_000), shapes(2_000, part=1)
-    widths, layers = (3, 32, 64, 128, 128), []
-    for i, (a, b) in enumerate(pairwise(widths)):
-        layers += [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
-        layers += [nn.MaxPool2d(2)] if i < 3 else []
-    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
-    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=10 * 78)
-    truth = labels(10_000)
-    for _ in range(10):
-        order = torch.randperm(10_000)
-        for rows in order[: 78 * 128].split(128):
-            loss = F.cross_entropy(net(train[rows].float() / 128 - 1), truth[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    train, test, truth = shapes(10_000), shapes(2_000, part=1), labels(10_000)
+    encoder = FastNet()
+    net = nn.Sequential(encoder, nn.Linear(encoder.dim, 10)).to(memory_format=torch.channels_last)
+    matrices = [p for p in net.parameters() if is_matrix(p)]
+    rest = [p for p in net.parameters() if not is_matrix(p)]
+    groups = [{"params": matrices, "matrix": True}, {"params": rest, "matrix": False}]
+    optimizer = Muon(groups, lr=0.0, momentum=0.9, steps=3)
+    total = 10 * 39
+    for step in range(total):
+        if step % 39 == 0:
+            order = torch.randperm(10_000)
+        rows = order[step % 39 * 256 :][:256]
+        x = train[rows].float() / 128 - 1
+        for axis in (2, 3):
+            turned = torch.rand(len(rows)) < 0.5
+            x[turned] = x[turned].flip(axis)
+        for group, rate in zip(optimizer.param_groups, (0.03, 0.06)):
+            group["lr"] = rate * min(1, step / 20) * (1 + math.cos(math.pi * step / total)) / 2
+        loss = F.cross_entropy(net(x), truth[rows], label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     net.eval()
     with torch.no_grad():
         guess = torch.cat([net(x.float() / 128 - 1).argmax(1) for x in test.split(500)])
-    assert (guess == labels(2_000)).float().mean() > 0.95
+    accuracy = float((guess == labels(2_000)).float().mean())
+    print(f"supervised accuracy on shapes: {accuracy:.4f}")
+    assert accuracy > 0.95

@@ -116,6 +116,7 @@ def save_preview(train: Pictures, seed: int, path: Path, count: int = 8) -> None
     """A PNG of sample pictures and their views."""
     rows = sample(len(train), count, seed, 5)
     grid = preview(train.views, to_device(train.part.gather(rows), train.device), generator(seed, Stream.PROBE, 6))  # type: ignore[arg-type]
-    array = grid.permute(1, 2, 0).numpy()
+    zoom = max(1, 96 // train.image_size)  # small views are shown larger, pixel by pixel
+    array = grid.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2).permute(1, 2, 0).numpy()
     shown = array[..., 0] if array.shape[2] != 3 else array
     atomic(path, lambda part: Image.fromarray(shown).save(part, "PNG"))
