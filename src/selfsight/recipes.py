@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from selfsight.augment import ViewsConfig
+from selfsight.encoders import EncoderConfig
 from selfsight.errors import WrongUse, perhaps
 from selfsight.methods import METHODS, method_named
 from selfsight.methods.byol import BYOLConfig
@@ -30,6 +31,14 @@ POLICIES_OF = {
     "swav": ("simclr-cifar", "simclr"),
     "deepcluster": ("deepcluster", "deepcluster"),
 }
+
+
+# What a method's encoder sees: DeepCluster clusters by colour unless it sees edges (section 4.1).
+NETS = {"deepcluster": EncoderConfig(sobel=True)}
+
+
+def _net(method: str) -> EncoderConfig:
+    return NETS.get(method, EncoderConfig())
 
 
 def _views(method: str, policy: str = "auto", **settings: Any) -> ViewsConfig:
@@ -73,7 +82,7 @@ def _cifar10(method: str, epochs: int) -> Run[Any]:
 
 def _imagenet(method: str) -> Run[Any]:
     """ResNet-50 at 224 px with the paper's numbers; for many GPUs (sizes are global)."""
-    common: dict[str, Any] = {"data": "imagenet", "encoder": "resnet50", "image_size": 224}
+    common: dict[str, Any] = {"data": "imagenet", "encoder": "resnet50", "net": _net(method), "image_size": 224}
     if method == "simclr":  # section 5.1 and B.1; weight decay 1e-6, batch 4096, 100 epochs as in the ablations
         optimizer = OptimizerConfig(name="lars", lars_dialect="tf", lr=0.3, weight_decay=1e-6)
         return Run(
@@ -127,7 +136,8 @@ def _cpu(method: str, data: str) -> Run[Any]:
     if METHODS[method].local_views:
         views = replace(views, locals=4, local_size=16, local_scale=(0.08, 0.4))
     return Run(
-        _small_method(method), data=data, encoder="fastnet", image_size=32, views=views, batch_size=256, optimizer=MUON,
+        _small_method(method), data=data, encoder="fastnet", net=_net(method), image_size=32, views=views,
+        batch_size=256, optimizer=MUON,
         schedule=ScheduleConfig(name="cosine", warmup_epochs=0.05 * length["epochs"]), **length,
     )  # fmt: skip
 

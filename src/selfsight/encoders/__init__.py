@@ -5,7 +5,7 @@ timm is the identity.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from selfsight.encoders import stems
 from selfsight.encoders.fastnet import FastNet
+from selfsight.encoders.sobel import OnEdges
 from selfsight.errors import WrongUse, perhaps
 
 
@@ -28,6 +29,8 @@ class EncoderConfig:
     """ResNets: batch normalisation, or group normalisation (32 groups), which needs no batch."""
     output_stride: Literal[8, 16, 32] = 32
     """ResNets: below 32, late strides become dilations."""
+    sobel: bool = False
+    """The network sees Sobel edges instead of colours (2 channels), as DeepCluster does."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def _resnet(name: str, channels: int, image_size: int, config: EncoderConfig) ->
 
 
 def _fastnet(channels: int, image_size: int, config: EncoderConfig, **widths: tuple[int, ...]) -> nn.Module:
-    if config != EncoderConfig():
+    if replace(config, sobel=False) != EncoderConfig():
         raise WrongUse("net.* settings are for ResNets; fastnet has none: leave them out or choose --encoder resnet18")
     return FastNet(channels=channels, **widths)
 
@@ -81,4 +84,7 @@ def build(name: str, channels: int, image_size: int, config: EncoderConfig | Non
     """An untrained encoder with `.dim`, initialised from torch's default generator. WrongUse for an unknown name."""
     if name not in ENCODERS:
         raise WrongUse(f"unknown encoder {name!r}.{perhaps(name, set(ENCODERS))}")
-    return ENCODERS[name].build(channels, image_size, config or EncoderConfig())
+    config = config or EncoderConfig()
+    if config.sobel:
+        return OnEdges(ENCODERS[name].build(2, image_size, config))
+    return ENCODERS[name].build(channels, image_size, config)
