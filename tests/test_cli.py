@@ -534,8 +534,8 @@ def test_config_files(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- interruption
 
 # the whole run takes some seconds, so that a signal finds it in the middle
-LONG = f"{TINY} --batch-size 32 --epochs 20 --log-every 1 --checkpoint-every 1 --probe.every 10"
-TOTAL = 320
+LONG = f"{TINY} --epochs 12 --log-every 1 --checkpoint-every 1 --probe.every 10"
+TOTAL = 96
 
 
 @pytest.fixture(scope="module")
@@ -643,7 +643,7 @@ def test_two_processes(desk: Path, tmp_path: Path) -> None:
 def test_two_processes_are_interrupted_and_go_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = begin(
-        f"{PAIR} --batch-size 32 --epochs 20 --log-every 1 --checkpoint-every 1 --probe.every 10 --json --out run",
+        f"{PAIR} --epochs 12 --log-every 1 --checkpoint-every 1 --probe.every 10 --json --out run",
         tmp_path,
     )
     wait_for_steps(process, run, 5)

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc"
 """Exports give the features of the encoder in the other program, and never replace a file."""
 
 import json
@@ -80,7 +81,7 @@ def test_refused(tmp_path: Path) -> None:
     with pytest.raises(WrongUse, match="exists: choose another name"):
         formats.export(run, "safetensors")
     assert (tmp_path / "encoder-safetensors.safetensors").read_bytes() == before
-    with pytest.raises(WrongUse, match="unknown format 'tim'. Perhaps you meant 'timm'"):
+    with pytest.raises(WrongUse, match=r"unknown format 'tim'\. Perhaps you meant 'timm'"):
         formats.export(run, "tim")
     with pytest.raises(WrongUse, match="no run or checkpoint"):
         formats.export(tmp_path / "nothing", "timm")

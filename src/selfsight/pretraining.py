@@ -44,7 +44,8 @@ class Result(NamedTuple):
 
 def start(run: Run[Any], encoder: nn.Module | None = None) -> Result:
     """A new run. Raises WrongUse before anything is written if the settings or the data are wrong."""
-    check_out(run)
+    if not distributed.is_worker():  # who started the workers looked, and the first of them looks once more
+        check_out(run)
     sinks.check(run.log_to)
     if run.processes > 1 and not distributed.is_worker():
         return _launch(run, encoder)
@@ -132,6 +133,7 @@ def _launch(run: Run[Any], encoder: nn.Module | None, resume: Path | None = None
     request.unlink(missing_ok=True)
     if resume is None and not (folder / "run.yaml").exists():
         folder.rmdir()  # refused before it began: leave nothing behind
+        return Result(folder, code, {})
     path = folder / "results.json"
     summary = json.loads(path.read_text())["summary"] if path.is_file() else {"run": str(folder)}
     return Result(folder, code, summary)

@@ -115,7 +115,7 @@ def _small_method(method: str) -> Any:
     """Heads and constants for small networks and small data, found on held-out pictures (docs/results.md)."""
     return {
         "simclr": SimCLRConfig(temperature=0.2, hidden=512, dim=128),
-        "byol": BYOLConfig(hidden=512, dim=128, momentum=0.97, joint_views=True),
+        "byol": BYOLConfig(hidden=512, dim=128, momentum=0.95, joint_views=True),
         "swav": SwAVConfig(hidden=512, dim=128, prototypes=256, queue=0, freeze_steps=20),
         "deepcluster": DeepClusterConfig(clusters=100, pca=64, iterations=10),
     }[method]
@@ -132,7 +132,9 @@ def _cpu(method: str, data: str) -> Run[Any]:
     Views are 24 px, the density of the pixels in an average crop; the encoder is measured on whole 32 px pictures.
     """
     length: dict[str, Any] = {"cifar10": {"epochs": 16, "max_minutes": 29}, "shapes": {"epochs": 6}}[data]
-    views = _views(method, size=24, scale=(0.2, 1.0))
+    # what no negative pushes apart needs the stronger jitter, or colour answers everything
+    policy, blur = ("auto", None) if method in ("simclr", "deepcluster") else ("sym", 0.0)
+    views = _views(method, policy, blur=blur, size=24, scale=(0.2, 1.0))
     if METHODS[method].local_views:
         views = replace(views, locals=4, local_size=16, local_scale=(0.08, 0.4))
     return Run(
@@ -145,7 +147,7 @@ def _cpu(method: str, data: str) -> Run[Any]:
 def _any(method: str) -> Run[Any]:
     """A folder of pictures: encoder, policy, batch and epochs follow the data (see `resolve`)."""
     base = _cpu(method, "shapes")
-    views = replace(base.views, size=0, scale=None, locals=0, local_size=0, local_scale=None)
+    views = replace(base.views, policy="auto", blur=None, size=0, scale=None, locals=0, local_size=0, local_scale=None)
     return replace(base, encoder="auto", epochs="auto", batch_size="auto", image_size="auto", views=views)
 
 
