@@ -37,6 +37,10 @@ POLICIES_OF = {
 NETS = {"deepcluster": EncoderConfig(sobel=True)}
 
 
+# Where no negatives push views apart, small networks answer by colour alone unless the jitter is strong.
+STRONG_JITTER: dict[str, dict[str, Any]] = {name: {"policy": "sym", "blur": 0.0} for name in ("byol", "swav")}
+
+
 def _net(method: str) -> EncoderConfig:
     return NETS.get(method, EncoderConfig())
 
@@ -132,9 +136,7 @@ def _cpu(method: str, data: str) -> Run[Any]:
     Views are 24 px, the density of the pixels in an average crop; the encoder is measured on whole 32 px pictures.
     """
     length: dict[str, Any] = {"cifar10": {"epochs": 16, "max_minutes": 29}, "shapes": {"epochs": 6}}[data]
-    # what no negative pushes apart needs the stronger jitter, or colour answers everything
-    policy, blur = ("auto", None) if method in ("simclr", "deepcluster") else ("sym", 0.0)
-    views = _views(method, policy, blur=blur, size=24, scale=(0.2, 1.0))
+    views = _views(method, size=24, scale=(0.2, 1.0), **STRONG_JITTER.get(method, {}))
     if METHODS[method].local_views:
         views = replace(views, locals=4, local_size=16, local_scale=(0.08, 0.4))
     return Run(
