@@ -20,12 +20,8 @@ OPTIONAL = (
 BLOCK = f"""
 import socket, sys
 
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {OPTIONAL!r}:
-            raise ModuleNotFoundError(name + " is not installed", name=name)
-
-sys.meta_path.insert(0, Block())
+for name in {OPTIONAL!r}:
+    sys.modules[name] = None  # importing it fails, looking for it finds nothing: as if it were not installed
 real = socket.socket.connect
 def connect(self, address):
     raise AssertionError(f"the program asked the network: {{address}}")

@@ -124,9 +124,12 @@ class Encoder(nn.Module):
 
 
 def save_encoder(path: Path, net: nn.Module, header: dict[str, Any]) -> None:
-    """Weights of the bare encoder as safetensors; `header` says how to rebuild it (JSON)."""
+    """Weights of the bare encoder as safetensors; `header` says how to rebuild it (JSON).
+
+    One entry of metadata alone: the library writes several in any order, and equal encoders make equal files.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    atomic(path, lambda part: save_file(state, part, {"selfsight": json.dumps(header), "format": "pt"}))
+    atomic(path, lambda part: save_file(state, part, {"selfsight": json.dumps(header)}))
 
 
 def load_encoder(path: Path, net: nn.Module | None = None) -> Encoder:

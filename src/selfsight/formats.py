@@ -67,7 +67,8 @@ def _made_by(encoder: Encoder) -> dict[str, Any]:
     made: dict[str, Any] | None = getattr(encoder.net, "made_by", None)
     if made is None:
         raise WrongUse(
-            f"encoder {encoder.header['encoder']!r} is not a timm model: export it with --format safetensors"
+            f"encoder {encoder.header['encoder']!r}{' on Sobel edges' if encoder.header['net'].get('sobel') else ''} is "
+            "not a timm model: export it with --format safetensors"
         )
     return made
 

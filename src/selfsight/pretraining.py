@@ -94,10 +94,13 @@ def go_on(folder: str | Path, encoder: nn.Module | None = None) -> Result:
     if was.get("fingerprint") not in (None, data.fingerprint):
         raise WrongUse(f"the pictures of {run.data!r} changed since {folder} began: restore them, or start a new run")
     set_up(run, device)
-    session = Session(run, data, device, encoder)
     last = folder / "checkpoints" / "last.pt"
-    if last.is_file():
-        session.restore(checkpoint.load(last), str(last))
+    saved = checkpoint.load(last) if last.is_file() else None
+    if saved and encoder is None and json.loads(saved.extra["encoder"])["encoder"] == "custom":
+        raise WrongUse(f"the encoder of {folder} is your own module: selfsight.resume({str(folder)!r}, encoder=module)")
+    session = Session(run, data, device, encoder)
+    if saved:
+        session.restore(saved, str(last))
     return _drive(session, folder, text, [], resumed=True)
 
 
