@@ -225,7 +225,7 @@ def test_ctrl_c_ends_at_once(photos, tmp_path):
         assert process.stdout.readline() == "running\n"
         start = time.time()
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
