@@ -125,6 +125,9 @@ def _small_method(method: str) -> Any:
     }[method]
 
 
+# `make demo` is SimCLR on `shapes` and must take less than three minutes of two cores.
+SHAPES_EPOCHS = {"simclr": 3, "byol": 7, "swav": 6, "deepcluster": 6}
+
 MUON = OptimizerConfig(
     name="muon", lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.002, muon_steps=3, muon_aux_lr=0.1
 )
@@ -135,7 +138,10 @@ def _cpu(method: str, data: str) -> Run[Any]:
 
     Views are 24 px, the density of the pixels in an average crop; the encoder is measured on whole 32 px pictures.
     """
-    length: dict[str, Any] = {"cifar10": {"epochs": 16, "max_minutes": 29}, "shapes": {"epochs": 6}}[data]
+    length: dict[str, Any] = {
+        "cifar10": {"epochs": 16, "max_minutes": 29},
+        "shapes": {"epochs": SHAPES_EPOCHS[method]},
+    }[data]
     views = _views(method, size=24, scale=(0.2, 1.0), **STRONG_JITTER.get(method, {}))
     if METHODS[method].local_views:
         views = replace(views, locals=4, local_size=16, local_scale=(0.08, 0.4))
