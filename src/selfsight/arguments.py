@@ -80,14 +80,16 @@ def _no(name: str) -> str:
     return f"{head}{dot}no-{last}"
 
 
-def parse(cls: Any, argv: Sequence[str], default: Any, verb: str, description: str | None = None) -> Any:
-    """Parse with tyro; help goes to stdout, a mistake raises WrongUse."""
+def parse(cls: Any, argv: Sequence[str], default: Any, verb: str, words: str, description: str) -> Any:
+    """Parse with tyro; help goes to stdout, a mistake raises WrongUse. `words`: what comes before the flags."""
     import tyro
 
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            return tyro.cli(cls, args=argv, default=default, prog=f"selfsight {verb}", description=description)
+            return tyro.cli(
+                cls, args=argv, default=default, prog=f"selfsight {verb} {words}".rstrip(), description=description
+            )
     except SystemExit as stop:
         if not stop.code:
             print(out.getvalue(), end="")

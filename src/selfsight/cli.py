@@ -78,9 +78,11 @@ def _run(argv: list[str]) -> int:
 PRETRAIN = """Train an encoder on pictures.
 
 Example: selfsight pretrain simclr --data ~/photos --out runs/photos
-         selfsight pretrain byol --data cifar10 --encoder resnet18 --epochs 200 --method.momentum 0.996
+
+Example: selfsight pretrain byol --data cifar10 --encoder resnet18 --epochs 200 --method.momentum 0.996
+
 Also: --recipe NAME (defaults of a named run), --config FILE (settings from YAML), --dry-run (print the resolved
-settings and stop), --json."""
+settings and stop), --json (one JSON object on stdout)."""
 
 
 def settings(argv: list[str]) -> Run[Any]:
@@ -118,7 +120,7 @@ def settings(argv: list[str]) -> Run[Any]:
     check_flags(argv, base, "pretrain")
     if any(not token.startswith("-") for token in argv[:1]):
         raise WrongUse(f"unexpected {argv[0]!r}: the method comes first, then flags (selfsight pretrain --help)")
-    parsed: Run[Any] = parse(runs.Run[type(base.method)], argv, base, "pretrain", PRETRAIN)  # type: ignore[misc]
+    parsed: Run[Any] = parse(runs.Run[type(base.method)], argv, base, "pretrain", "[METHOD]", PRETRAIN)  # type: ignore[misc]
     return parsed
 
 
@@ -227,20 +229,19 @@ def _arguments(
     """Words before the flags, --json, and the flags."""
     json_flag, argv = take(argv, "--json", valued=False)
     if any(token in ("-h", "--help") for token in argv):
-        parse(
-            type(default), ["--help"], default, f"{verb} {what}", about + "\nAlso: --json (one JSON object on stdout)."
-        )
+        parse(type(default), ["--help"], default, verb, what, about + "\n\nAlso: --json (one JSON object on stdout).")
     words: list[str] = []
     while argv and not argv[0].startswith("-"):
         words.append(argv.pop(0))
     if not words and len(argv) > 1 and not argv[-1].startswith("-") and not argv[-2].startswith("--"):
         words.append(argv.pop())
-    if what and (not words or (len(words) > 1 and not many)):
+    needed = not what.startswith("[")
+    if needed and (not words or (len(words) > 1 and not many)):
         raise WrongUse(f"{verb} takes {'' if many else 'one '}{what} before its flags (see `selfsight {verb} --help`)")
-    if not what and len(words) > 1:
+    if not needed and len(words) > 1:
         raise WrongUse(f"unexpected {words[1]!r} (see `selfsight {verb} --help`)")
     check_flags(argv, default, verb)
-    return words, bool(json_flag), parse(type(default), argv, default, verb, about)
+    return words, bool(json_flag), parse(type(default), argv, default, verb, what, about)
 
 
 def evaluate(argv: list[str]) -> int:
@@ -331,7 +332,7 @@ def report(argv: list[str]) -> int:
 def list_(argv: list[str]) -> int:
     """Selfsight list."""
     about = "What there is: methods, encoders, data, recipes, policies, protocols, formats.\n\nExample: selfsight list methods"
-    words, as_json, _ = _arguments(argv, ResumeFlags(), "list", "", about)
+    words, as_json, _ = _arguments(argv, ResumeFlags(), "list", "[WHAT]", about)
     catalogues = ("methods", "encoders", "data", "recipes", "policies", "protocols", "formats")
     if words and words[0] not in catalogues:
         raise WrongUse(f"nothing to list under {words[0]!r}.{perhaps(words[0], set(catalogues))}")
