@@ -8,7 +8,7 @@ from selfsight import pretraining
 from selfsight.methods import METHODS
 from selfsight.recipes import recipe
 
-MARGIN = {"simclr": 0.25, "byol": 0.05, "swav": 0.20, "deepcluster": 0.10}  #: k-NN above the untrained encoder
+MARGIN = {"simclr": 0.25, "byol": 0.15, "swav": 0.15, "deepcluster": 0.10}  #: k-NN above the untrained encoder
 
 
 @pytest.mark.slow
