@@ -177,18 +177,20 @@ def test_an_encoder_of_your_own(tmp_path: Path) -> None:
 
 def test_a_run_with_an_encoder_of_your_own_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = mine(tmp_path / "whole")
-    from selfsight import pretraining, watch
+    from selfsight import watch
 
-    class Cut(watch.Watch):
-        def stopping(self, caught: list[int], at: int) -> int:
-            return 15 if at == 3 else 0
-
-    monkeypatch.setattr(pretraining, "Watch", Cut)
+    answers = iter([0, 0, 15])  # a signal arrives during the third step
+    monkeypatch.setattr(watch.distributed, "agree", lambda number: next(answers))
     cut = mine(tmp_path / "cut")
     assert (cut.code, cut.summary["steps"]) == (143, 3)
     monkeypatch.undo()
     with pytest.raises(WrongUse, match="own module"):
         selfsight.resume(cut.folder)
+    early = tmp_path / "early"  # killed before the first checkpoint
+    early.mkdir()
+    (early / "run.yaml").write_text((cut.folder / "run.yaml").read_text())
+    with pytest.raises(WrongUse, match="own module"):
+        selfsight.resume(early)
     done = selfsight.resume(cut.folder, Mine())
     assert (done.code, done.summary["steps"]) == (0, 6)
     assert (done.folder / "encoder.safetensors").read_bytes() == (whole.folder / "encoder.safetensors").read_bytes()

@@ -640,6 +640,7 @@ def test_two_processes(desk: Path, tmp_path: Path) -> None:
     # later steps drift, as float32 sums are split otherwise; equality at the end is asked in float64 in test_contract.py
     for a, b in zip(ours[:3], theirs[:3], strict=True):
         assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-4)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)  # of the whole batch, not of one process's rows
         assert a["lr"] == b["lr"]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run/.request.yaml").exists()

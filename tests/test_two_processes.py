@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from selfsight import distributed
 from selfsight.assign import kmeans, pca_whiten, sinkhorn
+from selfsight.errors import WrongUse
 from selfsight.losses import nt_xent
 from selfsight.nn import mlp, sync_batch_norm
 
@@ -100,8 +101,20 @@ def far_from_zero() -> dict[str, Tensor]:
     return out | {name: b for name, b in norm.named_buffers() if name != "num_batches_tracked"}
 
 
+def hosts() -> dict[str, Tensor]:
+    """What the hosts tell each other."""
+
+    def refuse() -> None:
+        raise WrongUse("the first process says no")
+
+    with pytest.raises(WrongUse, match="says no"):
+        distributed.from_first(refuse)
+    value = distributed.from_first(lambda: 7 + distributed.rank())
+    return {"agreed": torch.tensor(distributed.agree(3 - distributed.rank())), "made by the first": torch.tensor(value)}
+
+
 def everything() -> dict[str, dict[str, Tensor]]:
-    return {"assign": assignments(), "network": network(), "far": far_from_zero()}
+    return {"assign": assignments(), "network": network(), "far": far_from_zero(), "hosts": hosts()}
 
 
 def work(rank: int, world: int, port: int, folder: str) -> None:
@@ -126,7 +139,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return everything(), torch.load(folder / "0.pt"), torch.load(folder / "1.pt")
 
 
-@pytest.mark.parametrize("part", ["assign", "network", "far"])
+@pytest.mark.parametrize("part", ["assign", "network", "far", "hosts"])
 def test_both_processes_hold_the_same(results: Results, part: str) -> None:
     _, first, second = (result[part] for result in results)
     assert first.keys() == second.keys()
@@ -144,6 +157,10 @@ def test_assignments_equal_one_process(results: Results, name: str) -> None:
 def test_clusters_of_two_processes_are_not_empty(results: Results) -> None:
     for spherical in (False, True):
         assert results[1]["assign"][f"labels {spherical}"].bincount(minlength=25).min() > 0
+
+
+def test_hosts_agree_on_the_largest_and_on_what_the_first_made(results: Results) -> None:
+    assert results[2]["hosts"] == {"agreed": torch.tensor(3), "made by the first": torch.tensor(7)}
 
 
 @pytest.mark.parametrize(("part", "tolerance"), [("network", 1e-9), ("far", 1e-3)])

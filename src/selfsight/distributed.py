@@ -6,15 +6,19 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as td
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+_hosts: Any = None  #: group of the hosts; None: the default group is that already
 
 
 def world() -> int:
@@ -32,6 +36,9 @@ def start(device: torch.device) -> None:
     if is_worker() and not td.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         td.init_process_group(backend, timeout=timedelta(minutes=30))
+        if backend != "gloo":  # small numbers of the host travel beside the device's queue of work
+            global _hosts
+            _hosts = td.new_group(backend="gloo")
 
 
 def is_worker() -> bool:
@@ -98,6 +105,15 @@ def all_max(x: Tensor) -> Tensor:
     return x
 
 
+def agree(number: int) -> int:
+    """The largest of the processes' numbers, on each; costs no wait for the device."""
+    if world() == 1:
+        return number
+    box = torch.tensor([number])
+    td.all_reduce(box, td.ReduceOp.MAX, group=_hosts)
+    return int(box)
+
+
 def own(x: Tensor) -> Tensor:
     """The rows of a gathered (W * B, ...) tensor that belong to this process."""
     return x if world() == 1 else x.chunk(world())[rank()]
@@ -115,6 +131,22 @@ def broadcast_object(value: Any) -> Any:
     box = [value]
     td.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What `make` returns on the first process, on every process; its exception is raised on every one, too."""
+    if world() == 1:
+        return make()
+    value, error = None, None
+    if rank() == 0:
+        try:
+            value = make()
+        except Exception as e:
+            error = e
+    value, error = broadcast_object((value, error))
+    if error is not None:
+        raise error
+    return cast(T, value)
 
 
 def wrap(module: nn.Module) -> nn.Module:
@@ -149,6 +181,7 @@ def launch(processes: int, arguments: list[str], threads: int) -> int:
     with tempfile.TemporaryDirectory(prefix="selfsight-") as folder:
         status = Path(folder) / "status"
         environment = {**os.environ, STATUS: str(status), "OMP_NUM_THREADS": str(threads)}
+        environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")  # a long step, then its checkpoint
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
         # a session of its own: Ctrl-C reaches us alone, and we pass it on once
         child = subprocess.Popen([sys.executable, *torchrun, *arguments], env=environment, start_new_session=True)

@@ -64,10 +64,15 @@ def start(run: Run[Any], encoder: nn.Module | None = None) -> Result:
         choices.append(f"steps {total}: --max-minutes {run.max_minutes:g} {kept} ({measured})")
         session.run, told = recipes.fit_warmup(dataclasses.replace(session.run, steps=total), session.per_epoch)
         choices += told
-    folder = Path(distributed.broadcast_object(folder_for(run) if distributed.rank() == 0 else None))
-    text = runs.to_yaml(dataclasses.replace(session.run, out=str(folder)), provenance(data, device, choices))
-    if distributed.rank() == 0:
+    facts = provenance(data, device, choices) | {"own_encoder": encoder is not None}
+
+    def begin() -> tuple[Path, str]:
+        folder = folder_for(run)
+        text = runs.to_yaml(dataclasses.replace(session.run, out=str(folder)), facts)
         checkpoint.write_text(folder / "run.yaml", text)
+        return folder, text
+
+    folder, text = distributed.from_first(begin)
     return _drive(session, folder, text, choices, resumed=False)
 
 
@@ -90,14 +95,15 @@ def go_on(folder: str | Path, encoder: nn.Module | None = None) -> Result:
     device = pick_device(run.device)
     distributed.start(device)
     data = open_for(run, device, _say(run))
-    was = plain.get("provenance", {}).get("data", {})
+    facts = plain.get("provenance", {})
+    if facts.get("own_encoder") and encoder is None:
+        raise WrongUse(f"the encoder of {folder} is your own module: selfsight.resume({str(folder)!r}, encoder=module)")
+    was = facts.get("data", {})
     if was.get("fingerprint") not in (None, data.fingerprint):
         raise WrongUse(f"the pictures of {run.data!r} changed since {folder} began: restore them, or start a new run")
     set_up(run, device)
     last = folder / "checkpoints" / "last.pt"
     saved = checkpoint.load(last) if last.is_file() else None
-    if saved and encoder is None and json.loads(saved.extra["encoder"])["encoder"] == "custom":
-        raise WrongUse(f"the encoder of {folder} is your own module: selfsight.resume({str(folder)!r}, encoder=module)")
     session = Session(run, data, device, encoder)
     if saved:
         session.restore(saved, str(last))

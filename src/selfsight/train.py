@@ -67,7 +67,7 @@ class Done(NamedTuple):
     """What one optimizer step reports. Tensors stay on the device: reading them costs a synchronisation."""
 
     step: Step
-    loss: Tensor  #: () of the global batch if `distributed.world()` is 1, else of this process's rows
+    loss: Tensor  #: () of this process's rows, as the logs: the mean over processes is the global batch's
     logs: dict[str, Tensor]
     gradient: Tensor  #: () norm before clipping
     rate: float  #: learning rate of groups with lr_scale 1

@@ -60,7 +60,7 @@ class Watch:
             session.done = at = done.step.index + 1
             views += done.views
             if at % run.log_every == 0 or at in (1, run.steps):
-                self.loss = float(done.loss)  # waits for the device
+                self.read(done)
                 now = time.monotonic()
                 session.seconds += now - lap
                 self.speed, lap, views = views / max(1e-9, now - lap), now, 0
@@ -73,7 +73,7 @@ class Watch:
             if at in exports and distributed.rank() == 0:
                 name = f"encoder-{at:07d}.safetensors"
                 checkpoint.save_encoder(self.folder / "checkpoints" / name, session.method.encoder, session.header())
-            stop = self.stopping(caught, at)
+            stop = distributed.agree(caught[0] if caught else 0)
             regular = at % run.checkpoint_every == 0 if run.checkpoint_every else (
                 at % session.per_epoch == 0 or time.monotonic() - saved > 60
             )  # fmt: skip
@@ -87,23 +87,19 @@ class Watch:
                 return 128 + stop
         return 0
 
-    def stopping(self, caught: list[int], at: int) -> int:
-        """The signal to stop for, agreed on by all processes; 0: none."""
-        if distributed.world() == 1:
-            return caught[0] if caught else 0
-        if at % self.session.run.log_every:  # agreeing costs a synchronisation
-            return 0
-        mine = torch.tensor([caught[0] if caught else 0], device=self.session.device)
-        return int(distributed.all_max(mine))
+    def read(self, done: Done) -> None:
+        """Loss and logs of the global batch: the mean over processes. Waits for the device."""
+        mean = distributed.all_sum(torch.stack([done.loss, *done.logs.values()]).float()) / distributed.world()
+        self.loss, *logs = mean.tolist()
+        self.logs = dict(zip(done.logs, logs, strict=True))
 
     def line(self, done: Done) -> None:
         """A line of metrics."""
         at = self.session.done
         epoch = at / self.session.per_epoch
-        self.logs = logs = {name: float(value) for name, value in done.logs.items()}
         self.tracker.step(
             at, epoch=round(epoch, 6), loss=self.loss, lr=done.rate, gradient_norm=float(done.gradient),
-            views_per_second=round(self.speed, 2), seconds=round(self.session.seconds, 3), **logs,
+            views_per_second=round(self.speed, 2), seconds=round(self.session.seconds, 3), **self.logs,
         )  # fmt: skip
 
     def judge(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selfsight.rng import Stream, generator
 
-VERSION = 1  # raise when the same index gives another picture: part of the fingerprint
+VERSION = 2  # raise when the same index gives another picture: part of the fingerprint
 FIGURES = 3  # at most, in one picture
 NOISE = 0.04  # deviation of the pixel noise, in 0..1; the same for all, or it would tell pictures apart
 _UNIFORMS = 64  # random numbers that describe one picture, whatever its size
