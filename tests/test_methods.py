@@ -19,7 +19,7 @@ from tiny import losses, make, tiny
 class Facts:
     """What a method may know of the data."""
 
-    image_size, channels = 8, 3
+    image_size, channels, classes = 8, 3, 4
 
     def __init__(self, images):
         self.images = images
@@ -88,29 +88,31 @@ def test_byol_loss_and_target():
     torch.manual_seed(0)
     encoder = Linear12()
     method = BYOL(BYOLConfig(hidden=8, dim=4, momentum=0.9), encoder, Facts(pictures(9))).double()
+    target = method.target
+    assert target is not None
     x = pictures(2, 6).double()
     found = float(method({"global": x}, torch.arange(6), step()).loss)
     total = 0.0
     for a, b in ((0, 1), (1, 0)):
         p = F.normalize(method.predictor(method.embed(x[a])), dim=1).detach()
-        t = F.normalize(method.target(x[b]), dim=1)
+        t = F.normalize(target(x[b]), dim=1)
         total += sum(float((p[i] - t[i]).square().sum()) for i in range(6)) / 6
     assert found == pytest.approx(total, abs=1e-10)
     assert 0 <= found <= 8
     # at the start the target is the online network
-    for t, s in zip(method.target.parameters(), [*encoder.parameters(), *method.projector.parameters()]):
+    for t, s in zip(target.parameters(), [*encoder.parameters(), *method.projector.parameters()]):
         assert torch.equal(t, s)
-    assert not any(p.requires_grad for p in method.target.parameters())
+    assert not any(p.requires_grad for p in target.parameters())
     # after k steps of a constant student: m^k of the way is left, with the momentum of each step
-    old = [t.clone() for t in method.target.parameters()]
+    old = [t.clone() for t in target.parameters()]
     with torch.no_grad():
         for p in encoder.parameters():
             p.add_(1.0)
     left = 1.0
     for index in (0, 40, 80):
-        method.after_step(step(index), {})
+        method.after_step(step(index), {"correlation": torch.eye(4)[None]})
         left *= 1 - 0.1 * (1 + math.cos(math.pi * index / 100)) / 2
-    new = next(iter(method.target.parameters()))
+    new = next(iter(target.parameters()))
     torch.testing.assert_close(new, old[0] + (1 - left) * 1.0)
 
 

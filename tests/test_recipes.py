@@ -30,9 +30,20 @@ def autos(plain: Any, where: str = "") -> list[str]:
 
 
 def test_every_method_has_every_recipe() -> None:
-    shorts = {name.split("-", 1)[1] for name in RECIPES}
-    assert {"tiny", "shapes", "any", "imagenet"} <= shorts
-    assert set(RECIPES) == {f"{method}-{short}" for method in METHODS for short in shorts}
+    shorts = ("tiny", "shapes", "cifar10-cpu", "cifar10-200", "cifar10-1000", "imagenet", "any")
+    assert {f"{method}-{short}" for method in METHODS for short in shorts} <= set(RECIPES)
+
+
+def test_the_presets_of_the_siamese_family() -> None:
+    """13 experiments of one replication, and 8 at higher rates; each is another run."""
+    from selfsight.recipes.siamese import SIAMESE
+
+    assert len(SIAMESE) == 13 + 8
+    assert len({repr(make()) for make in SIAMESE.values()}) == 21
+    run = RECIPES["simsiam-cifar10-101-fast-symmetric-decay"]()
+    assert (run.optimizer.lr, run.method.predictor_lr) == (0.2, 10.0)
+    assert (run.method.encoder_decay, run.method.projector_decay, run.method.predictor_decay) == (0.0, 0.0, 4e-4)
+    assert run.method.symmetric
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -46,7 +57,7 @@ def test_recipes_build(name: str) -> None:
     assert run.steps > 0
 
     cls = METHODS[run.method_name]
-    assert run.views.views == cls.global_views
+    assert run.views.views == cls.global_views or (cls.more_views and run.views.views > cls.global_views)
     assert cls.local_views or not run.views.locals
     assert isinstance(run.image_size, int)
     stat = torch.full((3,), 0.5)
@@ -55,7 +66,7 @@ def test_recipes_build(name: str) -> None:
     pixels = torch.randint(0, 256, (2, 3, run.image_size, run.image_size), dtype=torch.uint8)
     made = views(pixels, draws)
     side = run.views.size or run.image_size
-    assert made["global"].shape == (cls.global_views, 2, 3, side, side)
+    assert made["global"].shape == (run.views.views, 2, 3, side, side)
     assert ("local" in made) == bool(run.views.locals)
     assert isinstance(run.batch_size, int)
     assert optim.peak_rate(run.optimizer, run.batch_size) > 0

@@ -55,12 +55,17 @@ class Step:
         """True at the first step of an epoch."""
         return self.index % self.per_epoch == 0
 
+    def fresh(self) -> torch.Generator:
+        """`rng` from its start, for draws inside `encode` and `loss`: the same at every call and on every rank."""
+        return torch.Generator().manual_seed(self.rng.initial_seed())
+
 
 class Data(Protocol):
     """What a method may know of the data: never a label."""
 
     image_size: int  #: side of a whole view in pixels
     channels: int
+    classes: int  #: number of classes, 0 without labels: for the supervised reference points
 
     def __len__(self) -> int:
         """N, number of training pictures."""
@@ -90,20 +95,37 @@ class ViewMaker(Protocol):
 class Method(nn.Module):
     """A self-supervised method. Built as `METHODS[name](config, encoder, data)`; `views` is set by the builder.
 
-    `forward` is deterministic and changes nothing but batch statistics; state lives in parameters and persistent
-    buffers that exist after `__init__`, and changes in the two hooks only.
+    A step is `loss(encode(views))`. Both are deterministic and change nothing but batch statistics; state lives in
+    parameters and persistent buffers that exist after `__init__`, and changes in the two hooks only.
     """
 
     Config: ClassVar[type]  #: frozen dataclass of the method's settings
     sample_mean: ClassVar[bool] = False  #: the loss is a mean over samples, so accumulation equals the whole batch
-    global_views: ClassVar[int] = 2  #: how many whole views `forward` reads
-    local_views: ClassVar[bool] = False  #: `forward` reads small crops too
+    global_views: ClassVar[int] = 2  #: how many whole views the method reads
+    more_views: ClassVar[bool] = False  #: it reads more of them, too
+    local_views: ClassVar[bool] = False  #: it reads small crops, too
+    labelled: ClassVar[bool] = False  #: it reads views["label"], (1, B) int64; supervised reference points only
     encoder: nn.Module  #: (B, C, S, S) -> (B, D), what training leaves behind
     views: Any  #: a ViewMaker
 
-    def forward(self, views: Views, index: Tensor, step: Step) -> Output:
-        """Loss of this process's rows. `index`: (B,) int64, which pictures they are."""
+    def encode(self, views: Views, step: Step) -> Views:
+        """What the loss compares, of some rows: name -> (V, b, ...). Every trainable parameter acts here."""
         raise NotImplementedError
+
+    def loss(self, outputs: Views, index: Tensor, step: Step) -> Output:
+        """From what `encode` made of this process's rows to their loss. `index`: (B,) int64, which pictures they are."""
+        raise NotImplementedError
+
+    def forward(self, views: Views, index: Tensor, step: Step) -> Output:
+        """`loss` of `encode`. The two are apart so that `--micro-batch` can encode a large batch in parts."""
+        return self.loss(self.encode(views, step), index, step)
+
+    def check(self, batch: int) -> None:
+        """Raise WrongUse if the settings do not fit this number of pictures in a step, over all processes."""
+
+    def study(self) -> dict[str, Tensor]:
+        """Arrays to keep at each measurement for a later analysis, such as matrices whose spectra matter."""
+        return {}
 
     def before_step(self, step: Step, data: Data) -> None:
         """Optional hook, before the views of a step are made."""

@@ -1,7 +1,8 @@
 """Modules that two methods share. Legend: V views, B batch, C channels, D features, K prototypes, Q rows of a queue."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from selfsight import distributed
+from selfsight.errors import WrongUse
 from selfsight.rng import Stream, generator
 
 Norm = Literal["none", "batch", "batch-scale", "batch-plain", "layer"]
@@ -48,6 +50,27 @@ def _norm(kind: Norm, dim: int) -> list[nn.Module]:
     if kind == "batch-scale":
         norm.register_parameter("bias", None)
     return [norm]
+
+
+def each_view(net: nn.Module, views: Tensor, joint: bool) -> Tensor:
+    """(V, B, ...) -> (V, B, D): in one pass, whose batch statistics span all views, or in a pass per view."""
+    if joint:
+        out: Tensor = net(views.flatten(0, 1))
+        return out.unflatten(0, views.shape[:2])
+    return torch.stack([net(view) for view in views])
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, batch normalisation in train mode uses its batch but leaves the running statistics alone."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for m in norms:
+        m.track_running_stats = False  # in train mode, torch reads this as: do not update
+    try:
+        yield
+    finally:
+        for m in norms:
+            m.track_running_stats = True
 
 
 class Ema(nn.Module):
@@ -173,8 +196,9 @@ class _Global(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         for running, new in ((self.running_mean, mean), (self.running_var, variance)):
             share = (1 / self.num_batches_tracked).to(running.dtype) if self.momentum is None else self.momentum
@@ -187,6 +211,44 @@ class GlobalBatchNorm1d(_Global, nn.BatchNorm1d):
 
 class GlobalBatchNorm2d(_Global, nn.BatchNorm2d):
     """nn.BatchNorm2d over the batches of all processes together, on any device; alone it is nn.BatchNorm2d."""
+
+
+class SplitBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation in `splits` groups of a batch, as if each lay on a GPU of its own (MoCo's CIFAR demo).
+
+    Sample j belongs to group j mod splits. Running statistics are the mean over groups; in eval mode it is
+    nn.BatchNorm2d, and its state has the same names. Processes keep their own groups.
+    """
+
+    splits: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        count, channels = x.shape[:2]
+        if count % self.splits:
+            raise WrongUse(f"{count} views do not split into {self.splits} equal groups: choose another batch size")
+        grouped = x.reshape(count // self.splits, self.splits * channels, *x.shape[2:])
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        wide = lambda p: None if p is None else p.repeat(self.splits)
+        means, variances = self.running_mean.repeat(self.splits), self.running_var.repeat(self.splits)
+        momentum = float(self.momentum or 0.0) if self.track_running_stats else 0.0
+        y = F.batch_norm(grouped, means, variances, wide(self.weight), wide(self.bias), True, momentum, self.eps)
+        if self.track_running_stats:
+            with torch.no_grad():
+                self.num_batches_tracked.add_(1)
+                self.running_mean.copy_(means.unflatten(0, (self.splits, -1)).mean(0))
+                self.running_var.copy_(variances.unflatten(0, (self.splits, -1)).mean(0))
+        return y.reshape(x.shape)
+
+
+def split_batch_norm(module: nn.Module, splits: int) -> nn.Module:
+    """Make every BatchNorm2d in `module` a SplitBatchNorm2d, in place; returns `module`."""
+    for m in module.modules():
+        if type(m) is nn.BatchNorm2d:
+            m.__class__ = SplitBatchNorm2d
+            m.splits = splits  # type: ignore[assignment]
+    return module
 
 
 def sync_batch_norm(module: nn.Module) -> nn.Module:
@@ -209,7 +271,7 @@ def sync_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def _twin(norm: nn.Module) -> nn.Module:
-    if not isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)) or isinstance(norm, _Global):
+    if not isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)) or isinstance(norm, (_Global, SplitBatchNorm2d)):
         return norm
     fused = hasattr(norm, "act") and hasattr(norm, "drop")
     if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d) and not fused:

@@ -100,6 +100,9 @@ class Run(Generic[M]):
     """Pictures per optimizer step, over all processes; auto: from the number of pictures and the device."""
     accumulate: int = 1
     """Micro-batches per optimizer step: less memory; a loss that compares samples then sees each one alone."""
+    micro_batch: int = 0
+    """Pictures, over all processes, that are encoded at a time: the memory of so many, with the loss and gradient of the
+    whole batch (but batch normalisation sees the parts). Each picture is encoded twice. 0: the whole batch at once."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 if a start-up probe finds it right and faster, else fp32."""
     device: str = "auto"
@@ -142,6 +145,15 @@ class Run(Generic[M]):
             self.batch_size != "auto" and self.batch_size < 2, f"--batch-size is {self.batch_size}, must be at least 2"
         )
         refuse(self.accumulate < 1, f"--accumulate is {self.accumulate}, must be at least 1")
+        refuse(self.micro_batch < 0, f"--micro-batch is {self.micro_batch}, must not be negative (0: the whole batch)")
+        refuse(
+            self.micro_batch > 0 and self.accumulate > 1,
+            "--micro-batch keeps the whole batch's loss, --accumulate does not: leave out one of the two",
+        )
+        refuse(
+            self.micro_batch % self.processes != 0,
+            f"--micro-batch {self.micro_batch} is not divisible by --processes {self.processes}: choose a multiple",
+        )
         refuse(self.processes < 1, f"--processes is {self.processes}, must be at least 1")
         refuse(
             self.image_size != "auto" and self.image_size < 8, f"--image-size is {self.image_size}, must be at least 8"
@@ -158,6 +170,10 @@ class Run(Generic[M]):
         refuse(self.seed < 0, f"--seed is {self.seed}, must not be negative")
         if isinstance(self.batch_size, int):
             parts = self.processes * self.accumulate
+            refuse(
+                bool(self.micro_batch) and self.batch_size % self.micro_batch != 0,
+                f"--batch-size {self.batch_size} is not divisible by --micro-batch {self.micro_batch}: choose a divisor",
+            )
             refuse(
                 self.batch_size % parts != 0,
                 f"--batch-size {self.batch_size} is not divisible by {parts} (--processes {self.processes} times "

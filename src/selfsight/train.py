@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from selfsight import augment, distributed, encoders, optim
-from selfsight.core import Images, Method, Output, Step
+from selfsight.core import Images, Method, Output, Step, Views
 from selfsight.data import DataSet, Part
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
-from selfsight.nn import sync_batch_norm
+from selfsight.nn import frozen_statistics, sync_batch_norm
 from selfsight.rng import Stream, generator, seed_of
 from selfsight.run import Run
 
@@ -42,8 +42,9 @@ def evaluating(module: Any) -> Iterator[None]:
 class Pictures:
     """A part of the data set as a method sees it (core.Data); `views` is the method's."""
 
-    def __init__(self, part: Part, image_size: int, channels: int, device: torch.device) -> None:
+    def __init__(self, part: Part, image_size: int, channels: int, device: torch.device, classes: int = 0) -> None:
         self.part, self.image_size, self.channels, self.device = part, image_size, channels, device
+        self.classes = classes
         self.views: Any = None  # set by `build`, since the views are built with the method
 
     def __len__(self) -> int:
@@ -103,10 +104,14 @@ def build(
         WrongUse: the views do not fit the method.
     """
     cls = METHODS[run.method_name]
-    if run.views.views != cls.global_views:
+    wanted, asked = cls.global_views, run.views.views
+    if asked < wanted or (asked > wanted and not cls.more_views):
         raise WrongUse(
-            f"{run.method_name} reads {cls.global_views} whole views, not {run.views.views}: set --views.views {cls.global_views}"
+            f"{run.method_name} reads {'at least ' * cls.more_views}{wanted} whole views, not {asked}: "
+            f"set --views.views {wanted}"
         )
+    if cls.labelled and data.train.labels is None:
+        raise WrongUse(f"{run.method_name} learns from labels, and {run.data!r} has none: choose another method")
     if run.views.locals and not cls.local_views:
         raise WrongUse(
             f"{run.method_name} reads no local crops: leave out --views.locals, or choose a method such as swav"
@@ -115,8 +120,10 @@ def build(
     torch.manual_seed(seed_of(run.seed, Stream.INIT))
     if encoder is None:
         encoder = encoders.build(run.encoder, data.channels, run.image_size, run.net)
-    train_data = Pictures(data.train, run.image_size, data.channels, device)
+    train_data = Pictures(data.train, run.image_size, data.channels, device, len(data.classes or ()))
     method = cls(run.method, encoder, train_data)
+    assert isinstance(run.batch_size, int)
+    method.check(run.batch_size // run.accumulate)
     method.views = train_data.views = augment.build(run.views, run.image_size, data.channels, data.mean, data.std)
     if distributed.world() > 1:
         sync_batch_norm(method)
@@ -149,7 +156,7 @@ def steps(
     assert isinstance(run.batch_size, int)
     batch, seed, per_epoch = run.batch_size, run.seed, len(data) // run.batch_size
     stop = run.steps if stop is None else min(stop, run.steps)
-    model = distributed.wrap(method)
+    model = distributed.wrap(_Pass(method))
     peak = optim.peak_rate(run.optimizer, batch)
     views = batch * sum(len(group.policies) for group in method.views.groups)
     waiting: deque[tuple[Tensor, dict[str, Tensor]]] = deque()
@@ -174,34 +181,86 @@ def steps(
         optim.set_rates(optimizer, peak, factor)
         torch.manual_seed(seed_of(seed, Stream.SHARED, index))
         method.before_step(step, data)
-        torch.manual_seed(seed_of(seed, Stream.OWN, index, distributed.rank()))  # dropout and friends
-        outputs = list(_forward_backward(model, method, to_device(images, data.device), draws, rows, step, run))
+        labels = data.part.labels[rows] if method.labelled and data.part.labels is not None else None
+        batch_of = _Batch(method, to_device(images, data.device), draws, rows, labels, data.device)
+        outputs = list(_forward_backward(model, batch_of, step, run))
         optim.drop_unstarted(optimizer, index)
         gradient = optim.clip(method.parameters(), run.optimizer)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            carry = {name: torch.cat([out.carry[name] for out in outputs]) for name in outputs[0].carry}
+            carry = {name: torch.cat([out.carry[name].detach() for out in outputs]) for name in outputs[0].carry}
             method.after_step(step, {name: distributed.gather(rows) for name, rows in carry.items()})
             loss = torch.stack([out.loss for out in outputs]).mean()
             logs = {name: torch.stack([out.logs[name].float() for out in outputs]).mean() for name in outputs[0].logs}
         yield Done(step, loss, logs, gradient, peak * factor, views)
 
 
-def _forward_backward(
-    model: nn.Module, method: Method, images: Batch, draws: dict[str, Tensor], rows: Tensor, step: Step, run: Run[Any]
-) -> Iterator[Output]:
-    """Forward and backward of each micro-batch; gradients add up to those of the mean loss."""
-    device = next(method.parameters()).device
-    size = len(rows) // run.accumulate
-    for i in range(run.accumulate):
-        part = slice(i * size, (i + 1) * size)
-        with torch.no_grad():
-            views = method.views(slice_batch(images, part), {name: d[part] for name, d in draws.items()})
-        half = torch.autocast(device.type, torch.bfloat16) if run.precision == "bf16" else nullcontext()
-        with distributed.without_sync(model, skip=i + 1 < run.accumulate):
-            with half:
-                out: Output = model(views, rows[part].to(device, non_blocking=True), step)
-            (out.loss / run.accumulate).backward()
-        detached = {name: x.detach() for name, x in out.carry.items()}
-        yield Output(out.loss.detach(), {name: x.detach() for name, x in out.logs.items()}, detached)
+class _Pass(nn.Module):
+    """What several processes average gradients around: the method, whole or in the second pass of `_cached`."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, views: Views, index: Tensor, step: Step, gradients: Views | None = None) -> Output:
+        if gradients is None:
+            return self.method(views, index, step)
+        outputs = self.method.encode(views, step)
+        return Output(torch.stack([(outputs[name] * g).sum() for name, g in gradients.items()]).sum())
+
+
+class _Batch(NamedTuple):
+    """This process's rows of a step."""
+
+    method: Method
+    images: Batch
+    draws: dict[str, Tensor]
+    rows: Tensor
+    labels: Tensor | None
+    device: torch.device
+
+    @torch.no_grad()
+    def views(self, part: slice) -> Views:
+        """The views of some rows."""
+        views = self.method.views(slice_batch(self.images, part), {name: d[part] for name, d in self.draws.items()})
+        return views if self.labels is None else views | {"label": self.labels[None, part].to(self.device)}
+
+    def numbers(self, part: slice) -> Tensor:
+        """Which pictures some rows are."""
+        return self.rows[part].to(self.device, non_blocking=True)
+
+
+def _forward_backward(model: nn.Module, batch: _Batch, step: Step, run: Run[Any]) -> Iterator[Output]:
+    """Forward and backward of the rows: whole, or in parts by `accumulate` or `micro_batch`."""
+    half = lambda: torch.autocast(batch.device.type, torch.bfloat16) if run.precision == "bf16" else nullcontext()
+    seed = lambda part: torch.manual_seed(seed_of(run.seed, Stream.OWN, step.index, distributed.rank(), part))
+    count = len(batch.rows)
+    size = run.micro_batch // distributed.world() if run.micro_batch else count // run.accumulate
+    parts = [slice(start, start + size) for start in range(0, count, size)]
+    if not run.micro_batch:
+        for i, part in enumerate(parts):
+            seed(i)  # dropout and friends
+            with distributed.without_sync(model, skip=part is not parts[-1]):
+                with half():
+                    out: Output = model(batch.views(part), batch.numbers(part), step)
+                (out.loss / run.accumulate).backward()
+            yield Output(out.loss.detach(), {name: x.detach() for name, x in out.logs.items()}, out.carry)
+        return
+    # Cached gradients (Gao et al., arXiv 2101.06983): outputs without graph, the loss of all of them, and its
+    # gradients by the outputs fed back part by part
+    with torch.no_grad(), half(), frozen_statistics(batch.method):
+        pieces = [(seed(i), batch.method.encode(batch.views(part), step))[1] for i, part in enumerate(parts)]
+    outputs = {name: torch.cat([piece[name] for piece in pieces], dim=1) for name in pieces[0]}
+    leaves = {name: x.requires_grad_(x.is_floating_point()) for name, x in outputs.items()}
+    with half():
+        out = batch.method.loss(leaves, batch.numbers(slice(None)), step)
+    out.loss.backward()
+    gradients = {name: x.grad for name, x in leaves.items() if x.grad is not None}
+    for i, part in enumerate(parts):
+        seed(i)
+        with distributed.without_sync(model, skip=part is not parts[-1]):
+            with half():
+                fed = model(batch.views(part), batch.numbers(part), step, {n: g[:, part] for n, g in gradients.items()})
+            fed.loss.backward()
+    yield Output(out.loss.detach(), {name: x.detach() for name, x in out.logs.items()}, out.carry)

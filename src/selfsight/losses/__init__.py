@@ -4,7 +4,25 @@ All compute in at least float32 with autocast off (float64 stays float64) and re
 """
 
 from selfsight.losses.clustering import swapped_prediction
-from selfsight.losses.contrastive import contrastive_accuracy, info_nce, nt_xent
-from selfsight.losses.siamese import byol
+from selfsight.losses.contrastive import (
+    contrastive_accuracy,
+    dcl,
+    dclw,
+    info_nce,
+    moco,
+    moco_v3,
+    nearest,
+    nnclr,
+    nt_xent,
+    relic,
+    retrieval_accuracy,
+    supcon,
+)
+from selfsight.losses.redundancy import barlow_twins, coding_rate, emp_ssl, sigreg, tico, vicreg, w_mse, whiten
+from selfsight.losses.siamese import byol, simsiam
 
-__all__ = ["byol", "contrastive_accuracy", "info_nce", "nt_xent", "swapped_prediction"]
+__all__ = [
+    "barlow_twins", "byol", "coding_rate", "contrastive_accuracy", "dcl", "dclw", "emp_ssl", "info_nce", "moco",
+    "moco_v3", "nearest", "nnclr", "nt_xent", "relic", "retrieval_accuracy", "sigreg", "simsiam", "supcon",
+    "swapped_prediction", "tico", "vicreg", "w_mse", "whiten",
+]  # fmt: skip

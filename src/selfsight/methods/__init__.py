@@ -2,16 +2,46 @@
 
 from selfsight.core import Method
 from selfsight.errors import WrongUse, perhaps
+from selfsight.methods.barlowtwins import BarlowTwins
 from selfsight.methods.byol import BYOL
 from selfsight.methods.deepcluster import DeepCluster
+from selfsight.methods.directcopy import DirectCopy
+from selfsight.methods.directpred import DirectPred
+from selfsight.methods.empssl import EMPSSL
+from selfsight.methods.lejepa import LeJEPA
+from selfsight.methods.moco import MoCo
+from selfsight.methods.mocov3 import MoCoV3
+from selfsight.methods.nnclr import NNCLR
+from selfsight.methods.relic import ReLIC
 from selfsight.methods.simclr import SimCLR
+from selfsight.methods.simsiam import SimSiam
+from selfsight.methods.supcon import SupCon
+from selfsight.methods.supervised import Supervised
 from selfsight.methods.swav import SwAV
+from selfsight.methods.tico import TiCo
+from selfsight.methods.vicreg import VICReg
+from selfsight.methods.wmse import WMSE
 
 METHODS: dict[str, type[Method]] = {
     "simclr": SimCLR,
+    "moco": MoCo,
+    "mocov3": MoCoV3,
     "byol": BYOL,
+    "simsiam": SimSiam,
+    "directpred": DirectPred,
+    "directcopy": DirectCopy,
+    "relic": ReLIC,
+    "barlowtwins": BarlowTwins,
+    "vicreg": VICReg,
+    "nnclr": NNCLR,
+    "wmse": WMSE,
+    "tico": TiCo,
+    "lejepa": LeJEPA,
+    "empssl": EMPSSL,
     "swav": SwAV,
     "deepcluster": DeepCluster,
+    "supcon": SupCon,
+    "supervised": Supervised,
 }
 
 

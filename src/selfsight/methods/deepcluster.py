@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from selfsight.assign import kmeans, pca_whiten
 from selfsight.core import Data, Method, Output, Step, Views
 from selfsight.errors import WrongUse
+from selfsight.nn import each_view
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,11 @@ class DeepCluster(Method):
         self.head.weight.data.copy_(weight)
         self.head.bias.data.zero_()
 
-    def forward(self, views: Views, index: Tensor, step: Step) -> Output:
-        logits = self.head(self.encoder(views["global"][0]))
+    def encode(self, views: Views, step: Step) -> Views:
+        return {"logits": each_view(nn.Sequential(self.encoder, self.head), views["global"], joint=True)}
+
+    def loss(self, outputs: Views, index: Tensor, step: Step) -> Output:
+        logits = outputs["logits"][0]  # (B, K)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision is raised
         labels = self.labels[index]
         loss = (self.weights[labels] * F.cross_entropy(logits, labels, reduction="none")).mean()

@@ -1,15 +1,19 @@
-"""SimCLR: A Simple Framework for Contrastive Learning of Visual Representations (arXiv 2002.05709)."""
+"""SimCLR: A Simple Framework for Contrastive Learning of Visual Representations (arXiv 2002.05709).
 
+Options: the head of SimCLR v2 (arXiv 2006.10029); the losses of Decoupled Contrastive Learning (arXiv 2110.06848).
+"""
+
+import math
 from dataclasses import dataclass
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from selfsight import distributed
 from selfsight.core import Data, Method, Output, Step, Views
-from selfsight.errors import WrongUse
-from selfsight.losses import contrastive_accuracy, nt_xent
-from selfsight.nn import mlp
+from selfsight.errors import above, at_least
+from selfsight.losses import contrastive_accuracy, dcl, dclw, nt_xent
+from selfsight.nn import each_view, mlp
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,10 @@ class SimCLRConfig:
 
     temperature: float = 0.1
     """Temperature of the similarities (section 5.1)."""
+    objective: Literal["nt-xent", "dcl", "dclw"] = "nt-xent"
+    """nt-xent: SimCLR. dcl: the positive leaves the denominator. dclw: and hard positives weigh more."""
+    sigma: float = 0.5
+    """dclw: temperature of the positives' weights."""
     hidden: int = 2048
     """Width of the projector's hidden layers."""
     dim: int = 128
@@ -30,10 +38,8 @@ class SimCLRConfig:
     """Encode both views in one pass, so that batch statistics span them (the authors' choice)."""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise WrongUse(f"method.temperature is {self.temperature}, must be above 0 (0.1 to 0.5 is usual)")
-        if min(self.hidden, self.dim, self.layers) < 1:
-            raise WrongUse("method.hidden, method.dim and method.layers must be at least 1")
+        above(self, 0, "temperature", "sigma")
+        at_least(self, 1, "hidden", "dim", "layers")
 
 
 class SimCLR(Method):
@@ -50,22 +56,27 @@ class SimCLR(Method):
         else:
             self.projector = mlp(dims, norm="none")
 
-    def forward(self, views: Views, index: Tensor, step: Step) -> Output:
-        x = views["global"]  # (2, B, C, S, S)
-        if self.config.joint_views:
-            z1, z2 = self.embed(x.flatten(0, 1)).chunk(2)
-        else:
-            z1, z2 = self.embed(x[0]), self.embed(x[1])
+    def encode(self, views: Views, step: Step) -> Views:
+        return {"z": each_view(nn.Sequential(self.encoder, self.projector), views["global"], self.config.joint_views)}
+
+    def loss(self, outputs: Views, index: Tensor, step: Step) -> Output:
+        z1, z2 = outputs["z"]  # (B, D)
         # anchors are this process's rows, candidates everybody's, with gradient: eq. 1 over the global batch
         keys = (distributed.gather(z1), distributed.gather(z2))
         rows = distributed.own_rows(len(z1), z1.device)
-        loss = nt_xent(z1, z2, self.config.temperature, keys=keys, rows=rows)
-        top1, top5 = contrastive_accuracy(z1, z2, (1, 5), keys=keys, rows=rows)
+        t = self.config.temperature
+        if self.config.objective == "nt-xent":
+            loss = nt_xent(z1, z2, t, keys=keys, rows=rows)
+        elif self.config.objective == "dcl":
+            loss = dcl(z1, z2, t, keys=keys, rows=rows)
+        else:
+            loss = dclw(z1, z2, t, self.config.sigma, keys=keys, rows=rows)
+        top1, top5 = contrastive_accuracy(z1, z2, keys=keys, rows=rows)
         return Output(loss, {"top1": top1, "top5": top5})
 
     def embed(self, images: Tensor) -> Tensor:
         return self.projector(self.encoder(images))
 
     def constant_loss(self, batch: int) -> float:
-        """log(2N - 1): every candidate is equally likely."""
-        return float(torch.tensor(2.0 * batch - 1).log())
+        """log(2N - 1), or log(2N - 2) without the positive: every candidate is equally likely."""
+        return math.log(max(1, 2 * batch - (1 if self.config.objective == "nt-xent" else 2)))

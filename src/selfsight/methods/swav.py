@@ -64,18 +64,23 @@ class SwAV(Method):
     def before_step(self, step: Step, data: Data) -> None:
         self.prototypes.normalise()
 
-    def forward(self, views: Views, index: Tensor, step: Step) -> Output:
+    def encode(self, views: Views, step: Step) -> Views:
         count = views["global"].shape[1]
         # one encoder pass per resolution, one head pass over all crops, crop-major
         features = [self.encoder(x.flatten(0, 1)) for x in (views["global"], views.get("local")) if x is not None]
         z = self.projector(torch.cat(features))
         z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)  # half precision is raised
-        scores = self.prototypes(z).split(count)  # V x (B, K)
+        return {
+            "scores": self.prototypes(z).unflatten(0, (-1, count)),
+            "z": z[: 2 * count].detach().unflatten(0, (2, -1)),
+        }
+
+    def loss(self, outputs: Views, index: Tensor, step: Step) -> Output:
+        scores = outputs["scores"].unbind()  # V x (B, K)
         codes = [self.codes(scores[i].detach(), i, step) for i in range(2)]
         loss = swapped_prediction(list(scores), codes, self.config.temperature)  # eq. 1 and 6
-        logs = self.monitors(torch.cat(codes))
-        carry = {f"z{i}": z[i * count : (i + 1) * count].detach() for i in range(len(self.queues))}
-        return Output(loss, logs, carry)
+        carry = {f"z{i}": outputs["z"][i].detach() for i in range(len(self.queues))}
+        return Output(loss, self.monitors(torch.cat(codes)), carry)
 
     @torch.no_grad()
     def codes(self, scores: Tensor, view: int, step: Step) -> Tensor:

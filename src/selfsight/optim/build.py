@@ -108,11 +108,12 @@ def _split(config: OptimizerConfig, group: dict[str, Any], peak: float) -> list[
     """One group of the method -> groups of the optimizer, each with every key written out."""
     parts: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for p in group["params"]:
-        plain = p.ndim <= 1 and not config.decay_bias_and_norm
-        parts.setdefault((plain, config.name == "muon" and not is_matrix(p)), []).append(p)
+        parts.setdefault((p.ndim <= 1, config.name == "muon" and not is_matrix(p)), []).append(p)
     out = []
-    for (plain, auxiliary), params in parts.items():
+    for (thin, auxiliary), params in parts.items():
+        plain = thin and not config.decay_bias_and_norm
         scale = group.get("lr_scale", 1.0) * (config.muon_aux_lr / config.lr if auxiliary else 1.0)
+        scale *= config.bias_and_norm_lr if thin else 1.0
         decay = group.get("weight_decay", config.muon_aux_weight_decay if auxiliary else config.weight_decay)
         momentum = group.get("momentum", config.betas[0] if config.name in ("adam", "adamw") else config.momentum)
         part = {

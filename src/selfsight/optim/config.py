@@ -37,6 +37,8 @@ class OptimizerConfig:
     decay_bias_and_norm: bool = False
     """Treat biases and norm weights (at most one dimension) like matrices. False: no decay, and under lars no trust
     ratio (SimCLR, BYOL, Barlow Twins, VICReg, MoCo v3 ResNet, DINO). True: MoCo v1/v2, SimSiam, MoCo v3 ViT, SwAV."""
+    bias_and_norm_lr: float = 1.0
+    """Multiplies the learning rate of biases and norm weights (Barlow Twins: a 42nd)."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the two moments; adam and adamw."""
     eps: float = 1e-8
@@ -61,7 +63,7 @@ class OptimizerConfig:
         _one_of("optimizer.name", self.name, OptimizerName)
         _one_of("optimizer.scaling", self.scaling, Scaling)
         _one_of("optimizer.lars_dialect", self.lars_dialect, Dialect)
-        for name in ("lr", "base_batch", "lars_eta", "muon_steps", "muon_aux_lr", "eps"):
+        for name in ("lr", "base_batch", "lars_eta", "muon_steps", "muon_aux_lr", "eps", "bias_and_norm_lr"):
             _above_zero(f"optimizer.{name}", getattr(self, name))
         for name in ("weight_decay", "muon_aux_weight_decay", "clip_norm", "clip_value"):
             _not_negative(f"optimizer.{name}", getattr(self, name))

@@ -1,0 +1,156 @@
+"""CIFAR-10 with a ResNet-18 on one GPU: published configurations at 1000 epochs, presets built from them at 200.
+
+The numbers of solo-learn (batch 256) where it has the method, of the method's authors where it has not; DirectPred,
+ReLIC, TiCo and LeJEPA have no published configuration for this length: those are our choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from selfsight.methods.barlowtwins import BarlowTwinsConfig
+from selfsight.methods.byol import BYOLConfig
+from selfsight.methods.deepcluster import DeepClusterConfig
+from selfsight.methods.directcopy import DirectCopyConfig
+from selfsight.methods.directpred import DirectPredConfig
+from selfsight.methods.empssl import EMPSSLConfig
+from selfsight.methods.lejepa import LeJEPAConfig
+from selfsight.methods.moco import MoCoConfig
+from selfsight.methods.mocov3 import MoCoV3Config
+from selfsight.methods.nnclr import NNCLRConfig
+from selfsight.methods.relic import ReLICConfig
+from selfsight.methods.simclr import SimCLRConfig
+from selfsight.methods.simsiam import SimSiamConfig
+from selfsight.methods.supcon import SupConConfig
+from selfsight.methods.supervised import SupervisedConfig
+from selfsight.methods.swav import SwAVConfig
+from selfsight.methods.tico import TiCoConfig
+from selfsight.methods.vicreg import VICRegConfig
+from selfsight.methods.wmse import WMSEConfig
+from selfsight.optim import OptimizerConfig, ScheduleConfig
+from selfsight.recipes.common import CONSTANT, COSINE, COSINE10, clipped_lars, net_of, sgd, views_of
+from selfsight.run import ProbeConfig, Run
+
+PER_EPOCH = 45000 // 256  # a tenth is held out
+PROBE = ProbeConfig(every=10, k=200, temperature=0.1)
+_STRONG: dict[str, Any] = {"policy": "sym", "blur": 0.0}
+_EMP = OptimizerConfig(name="lars", lars_dialect="clipped", lars_eta=0.005, lr=0.3, scaling="none", weight_decay=1e-4)
+
+# method: config, optimizer, schedule, views
+_TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, dict[str, Any]]] = {
+    "simclr": (
+        SimCLRConfig(temperature=0.2, hidden=2048, dim=256, norm=False),
+        clipped_lars(0.4, 1e-4),
+        COSINE10,
+        _STRONG,
+    ),
+    "moco": (
+        MoCoConfig(queue=32768, hidden=2048, dim=256, momentum=0.99, momentum_end=0.999, direction="mean"),
+        sgd(0.3, 1e-4),
+        COSINE10,
+        {"policy": "weak"},
+    ),
+    "mocov3": (MoCoV3Config(temperature=0.2), clipped_lars(0.3, 1e-6), COSINE10, {"policy": "asym"}),
+    "byol": (BYOLConfig(), clipped_lars(1.0, 1e-5), COSINE10, {"policy": "asym"}),
+    # section D of the paper; at 1000 epochs solo-learn's, see _LONG
+    "simsiam": (
+        SimSiamConfig(layers=2),
+        sgd(0.03, 5e-4, decay_bias_and_norm=True),
+        COSINE,
+        {"policy": "moco-v2", "blur": 0.0},
+    ),
+    "directpred": (
+        DirectPredConfig(),
+        OptimizerConfig(name="sgd", lr=0.06, scaling="none", weight_decay=4e-4),
+        COSINE10,
+        {"policy": "colab"},
+    ),
+    "directcopy": (
+        DirectCopyConfig(),
+        OptimizerConfig(name="sgd", lr=0.06, scaling="none", weight_decay=4e-4),
+        COSINE10,
+        {"policy": "colab"},
+    ),
+    "relic": (ReLICConfig(hidden=2048, momentum=0.99), clipped_lars(1.0, 1e-5), COSINE10, {"policy": "asym"}),
+    "barlowtwins": (
+        BarlowTwinsConfig(hidden=2048, dim=2048, scale=0.1),
+        clipped_lars(0.3, 1e-4),
+        COSINE10,
+        {"policy": "asym"},
+    ),
+    "vicreg": (VICRegConfig(hidden=2048, dim=2048), clipped_lars(0.3, 1e-4), COSINE10, {"policy": "vicreg-cifar"}),
+    "nnclr": (NNCLRConfig(temperature=0.2, queue=16384), clipped_lars(0.4, 1e-5), COSINE10, {"policy": "asym"}),
+    "wmse": (
+        WMSEConfig(),
+        OptimizerConfig(name="adam", lr=2e-3, scaling="none", weight_decay=1e-6),
+        COSINE10,
+        {"policy": "w-mse"},
+    ),
+    "tico": (TiCoConfig(hidden=1024), clipped_lars(1.0, 1e-5), COSINE10, {"policy": "asym"}),
+    "lejepa": (
+        LeJEPAConfig(directions=256, dim=64),
+        OptimizerConfig(name="adamw", lr=1e-3, scaling="none", weight_decay=5e-4),
+        COSINE10,
+        {**_STRONG, "views": 4},
+    ),
+    "empssl": (EMPSSLConfig(), _EMP, ScheduleConfig(), {"policy": "emp-ssl", "views": 20}),
+    "swav": (
+        SwAVConfig(prototypes=512, queue=3840, queue_from_step=200 // 20 * PER_EPOCH, freeze_steps=2 * PER_EPOCH),
+        clipped_lars(0.6, 1e-6),
+        COSINE10,
+        _STRONG,
+    ),
+    "deepcluster": (DeepClusterConfig(clusters=128), sgd(0.05, 5e-4), CONSTANT, {"policy": "deepcluster"}),
+    "supcon": (SupConConfig(hidden=2048, dim=256), sgd(0.4, 1e-5), COSINE10, _STRONG),
+    "supervised": (SupervisedConfig(), sgd(0.1, 5e-4), ScheduleConfig(name="cosine", warmup_epochs=5),
+                   {"policy": "deepcluster"}),
+}  # fmt: skip
+
+# What changes at 1000 epochs.
+_LONG: dict[str, dict[str, Any]] = {
+    "simsiam": {
+        "method": SimSiamConfig(), "optimizer": sgd(0.5, 1e-5), "schedule": COSINE10,
+        "views": views_of("simsiam", "weak"),
+    },
+    "nnclr": {"method": NNCLRConfig(temperature=0.2, queue=65536)},
+    "swav": {
+        "method": SwAVConfig(
+            prototypes=3000, queue=3840, queue_from_step=1000 // 20 * PER_EPOCH, freeze_steps=2 * PER_EPOCH
+        )
+    },
+}  # fmt: skip
+
+
+def cifar10(method: str, epochs: int) -> Run[Any]:
+    """ResNet-18, batch 256 (EMP-SSL: 100), k-NN with k = 200 every 10 epochs."""
+    config, optimizer, schedule, views = _TABLE[method]
+    run = Run(
+        config, data="cifar10", encoder="resnet18", net=net_of(method), image_size=32, optimizer=optimizer,
+        schedule=schedule, views=views_of(method, **views), epochs=epochs,
+        batch_size=100 if method == "empssl" else 256, probe=PROBE,
+    )  # fmt: skip
+    return replace(run, **_LONG.get(method, {})) if epochs >= 1000 else run
+
+
+def dcl(weighted: bool) -> Run[Any]:
+    """Decoupled contrastive learning in SimCLR's preset, temperature 0.1."""
+    config = SimCLRConfig(temperature=0.1, objective="dclw" if weighted else "dcl", dim=256, norm=False)
+    return replace(cifar10("simclr", 200), method=config)
+
+
+def moco_demo(direction: Any) -> Run[Any]:
+    """The authors' CIFAR demo: linear head, queue 4096, split batch normalisation, batch 512, no warm-up."""
+    config = MoCoConfig(
+        layers=1, dim=128, queue=4096, temperature=0.1, momentum=0.99, momentum_end=0.99, direction=direction,
+        batch_norm="split",
+    )  # fmt: skip
+    return replace(
+        cifar10("moco", 200), method=config, optimizer=sgd(0.03, 5e-4, decay_bias_and_norm=True), schedule=COSINE,
+        views=views_of("moco", "colab"), batch_size=512,
+    )  # fmt: skip
+
+
+def emp_short() -> Run[Any]:
+    """EMP-SSL as its authors run it: ten epochs of 20 patches."""
+    return replace(cifar10("empssl", 200), epochs=10, probe=replace(PROBE, every=1))

@@ -1,0 +1,139 @@
+"""ImageNet at 224 px with the numbers of each paper or its code; for many GPUs (sizes are global)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from selfsight.methods.barlowtwins import BarlowTwinsConfig
+from selfsight.methods.byol import BYOLConfig
+from selfsight.methods.deepcluster import DeepClusterConfig
+from selfsight.methods.directcopy import DirectCopyConfig
+from selfsight.methods.directpred import DirectPredConfig
+from selfsight.methods.empssl import EMPSSLConfig
+from selfsight.methods.lejepa import LeJEPAConfig
+from selfsight.methods.moco import MoCoConfig
+from selfsight.methods.mocov3 import MoCoV3Config
+from selfsight.methods.nnclr import NNCLRConfig
+from selfsight.methods.relic import ReLICConfig
+from selfsight.methods.simclr import SimCLRConfig
+from selfsight.methods.simsiam import SimSiamConfig
+from selfsight.methods.supcon import SupConConfig
+from selfsight.methods.supervised import SupervisedConfig
+from selfsight.methods.swav import SwAVConfig
+from selfsight.methods.tico import TiCoConfig
+from selfsight.methods.vicreg import VICRegConfig
+from selfsight.methods.wmse import WMSEConfig
+from selfsight.optim import OptimizerConfig, ScheduleConfig
+from selfsight.recipes.common import CONSTANT, COSINE, COSINE10, POLICIES_OF, lars, net_of, sgd, views_of
+from selfsight.run import Run
+
+# The linear predictor on BYOL's heads and optimisation, which is what the papers of the two report on ImageNet.
+_BYOL_HEADS: dict[str, Any] = {
+    "hidden": 4096, "dim": 256, "norm": "batch", "last_bias": False, "momentum": 0.99, "momentum_end": 1.0
+}  # fmt: skip
+_TO_A_THOUSANDTH = ScheduleConfig(name="cosine", warmup_epochs=10, final=0.001)
+
+# method: config, optimizer, schedule, epochs, global batch
+_TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
+    # section 5.1 and B.1; weight decay 1e-6; 100 epochs as in the ablations
+    "simclr": (
+        SimCLRConfig(),
+        OptimizerConfig(name="lars", lars_dialect="tf", lr=0.3, weight_decay=1e-6),
+        COSINE10,
+        100,
+        4096,
+    ),
+    "moco": (MoCoConfig(), sgd(0.03, 1e-4, decay_bias_and_norm=True), COSINE, 200, 256),
+    "mocov3": (MoCoV3Config(), lars(0.3, 1e-6), COSINE10, 300, 4096),
+    "byol": (BYOLConfig(), lars(0.3, 1e-6), COSINE10, 300, 4096),  # section 3.3, 300 epochs of appendix G
+    "simsiam": (SimSiamConfig(), sgd(0.05, 1e-4, decay_bias_and_norm=True), COSINE, 100, 512),
+    "directpred": (DirectPredConfig(**_BYOL_HEADS), lars(0.3, 1e-6), COSINE10, 300, 4096),
+    "directcopy": (DirectCopyConfig(**_BYOL_HEADS), lars(0.3, 1e-6), COSINE10, 300, 4096),
+    "relic": (ReLICConfig(), lars(0.2, 1.5e-6), COSINE10, 1000, 4096),
+    # the authors' rate of biases and norms, 0.0048 of 0.2, met gradients a sixteenth of ours (16 GPUs)
+    "barlowtwins": (
+        BarlowTwinsConfig(),
+        lars(0.2, 1e-6, bias_and_norm_lr=0.0048 / 0.2 / 16),
+        _TO_A_THOUSANDTH,
+        1000,
+        2048,
+    ),
+    "vicreg": (VICRegConfig(), lars(0.2, 1e-6), _TO_A_THOUSANDTH, 1000, 2048),
+    "nnclr": (NNCLRConfig(), lars(0.3, 1e-6), COSINE10, 1000, 4096),
+    # the authors' settings of ImageNet-100, batch 512 of d = 2 views
+    "wmse": (
+        WMSEConfig(dim=128, slice_size=256),
+        OptimizerConfig(name="adam", lr=2e-3, scaling="none", weight_decay=1e-6),
+        ScheduleConfig(name="multistep", warmup_epochs=2, milestones=(190 / 240, 215 / 240), gamma=0.2),
+        240,
+        512,
+    ),
+    "tico": (TiCoConfig(), lars(0.2, 1.5e-6), COSINE10, 1000, 4096),
+    "lejepa": (
+        LeJEPAConfig(),
+        OptimizerConfig(name="adamw", lr=5e-4, scaling="none", weight_decay=5e-4),
+        ScheduleConfig(name="cosine", warmup_epochs=1, final=0.001),
+        100,
+        512,
+    ),
+    "empssl": (
+        EMPSSLConfig(),
+        OptimizerConfig(name="lars", lars_dialect="clipped", lars_eta=0.005, lr=0.3, scaling="none", weight_decay=1e-4),
+        ScheduleConfig(),
+        10,
+        100,
+    ),
+    # section 4 and appendix A: 2 x 224 + 6 x 96
+    "swav": (
+        SwAVConfig(),
+        OptimizerConfig(name="lars", lars_dialect="larc", decay_bias_and_norm=True, lr=0.3, weight_decay=1e-6),
+        ScheduleConfig(name="cosine", warmup_epochs=10, warmup_start=0.0625, final=0.001),
+        200,
+        4096,
+    ),
+    "deepcluster": (DeepClusterConfig(), sgd(0.05, 1e-5), CONSTANT, 200, 256),  # section 4.1
+    "supcon": (SupConConfig(), lars(0.3, 1e-6), COSINE10, 350, 4096),
+    "supervised": (SupervisedConfig(), sgd(0.1, 1e-4), ScheduleConfig(name="cosine", warmup_epochs=5), 90, 256),
+}
+
+_VIEWS: dict[str, dict[str, Any]] = {
+    "mocov3": {"scale": (0.2, 1.0)},
+    "wmse": {"scale": (0.08, 1.0), "strength": 2.0, "gray": 0.2},
+    "lejepa": {
+        "scale": (0.3, 1.0), "blur": 0.5, "solarise": 0.2, "locals": 6, "local_size": 96, "local_scale": (0.05, 0.3)
+    },
+    "empssl": {"views": 20},
+    "swav": {"scale": (0.14, 1.0), "locals": 6, "local_size": 96, "local_scale": (0.05, 0.14)},
+    "supervised": {"scale": (0.08, 1.0)},
+}  # fmt: skip
+
+
+def imagenet(method: str) -> Run[Any]:
+    """ResNet-50 with the paper's optimizer, schedule, batch and views."""
+    config, optimizer, schedule, epochs, batch = _TABLE[method]
+    return Run(
+        config, data="imagenet", encoder="resnet50", net=net_of(method), image_size=224, optimizer=optimizer,
+        schedule=schedule, epochs=epochs, batch_size=batch,
+        views=views_of(method, POLICIES_OF[method][1], **_VIEWS.get(method, {})),
+    )  # fmt: skip
+
+
+def moco_v1() -> Run[Any]:
+    """MoCo v1: a linear head, temperature 0.07, gray before jitter, rate x0.1 at epochs 120 and 160 of 200."""
+    run = imagenet("moco")
+    return replace(
+        run,
+        method=MoCoConfig(layers=1, temperature=0.07),
+        views=views_of("moco", "moco-v1"),
+        schedule=ScheduleConfig(name="multistep", milestones=(0.6, 0.8), per="epoch"),
+    )
+
+
+def simclr_v2() -> Run[Any]:
+    """SimCLR v2: a head of three layers, weight decay 1e-4, square-root scaling, 800 epochs."""
+    optimizer = OptimizerConfig(name="lars", lars_dialect="tf", lr=0.1, scaling="sqrt", weight_decay=1e-4)
+    schedule = ScheduleConfig(name="cosine", warmup_epochs=40)
+    return replace(
+        imagenet("simclr"), method=SimCLRConfig(layers=3), optimizer=optimizer, schedule=schedule, epochs=800
+    )
