@@ -110,7 +110,7 @@ def test_byol_loss_and_target():
             p.add_(1.0)
     left = 1.0
     for index in (0, 40, 80):
-        method.after_step(step(index), {"correlation": torch.eye(4)[None]})
+        method.after_step(step(index), {"correlation": torch.eye(4).double()[None]})
         left *= 1 - 0.1 * (1 + math.cos(math.pi * index / 100)) / 2
     new = next(iter(target.parameters()))
     torch.testing.assert_close(new, old[0] + (1 - left) * 1.0)

@@ -107,8 +107,9 @@ def _check_groups(groups: list[dict[str, Any]], named: dict[str, nn.Parameter]) 
 def _split(config: OptimizerConfig, group: dict[str, Any], peak: float) -> list[dict[str, Any]]:
     """One group of the method -> groups of the optimizer, each with every key written out."""
     parts: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    alike = config.decay_bias_and_norm and config.bias_and_norm_lr == 1  # biases and norms are as matrices
     for p in group["params"]:
-        parts.setdefault((p.ndim <= 1, config.name == "muon" and not is_matrix(p)), []).append(p)
+        parts.setdefault((p.ndim <= 1 and not alike, config.name == "muon" and not is_matrix(p)), []).append(p)
     out = []
     for (thin, auxiliary), params in parts.items():
         plain = thin and not config.decay_bias_and_norm
