@@ -197,7 +197,7 @@ def test_micro_batches_have_the_loss_and_gradient_of_the_whole_batch(name):
         for group in made[1].param_groups:
             group.update(lr_scale=1.0, lr_fixed=False, start=0)
         values = losses(run, made, 0, 3)
-        found.append((values, {k: v for k, v in made[0].state_dict().items()}))
+        found.append((values, dict(made[0].state_dict())))
     (a, state_a), (b, state_b) = found
     assert a == pytest.approx(b, rel=1e-6)
     for key, value in state_a.items():

@@ -61,6 +61,17 @@ def test_monitors_at_the_extremes():
     assert math.isfinite(numbers(broken)["rank"])
 
 
+def test_a_loop_that_waits_for_pictures_is_data_starved():
+    healthy = numbers(gauss(mean=1.0), gauss(seed=1))
+    found = verdict(healthy, falling(), progress=1.0, waiting=0.6)
+    assert (found.status, found.bad) == ("data-starved", True)
+    assert "60%" in found.why
+    assert "--workers" in found.remedy
+    assert verdict(healthy, falling(), progress=1.0, waiting=0.4).status == "healthy"
+    # what is wrong with the learning comes first
+    assert verdict(healthy, [*falling(), (610, math.nan)], progress=1.0, waiting=0.6).status == "diverging"
+
+
 def test_healthy_runs_are_called_healthy():
     healthy = numbers(gauss(mean=1.0), gauss(seed=1))  # features with a large mean, as after a ReLU
     for constant in (None, math.log(511), 0.0, -1.0):

@@ -50,6 +50,8 @@ class Limits:
     """Collapsed: entropy of the mean K-way assignment below this part of log K."""
     even_codes: float = 0.9995
     """Constant outputs: entropy of the K-way assignments, mean and single, above this part of log K."""
+    starved: float = 0.5
+    """Data-starved: part of the training time spent waiting for pictures above this."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ STATUSES = (
     "at the loss of constant outputs",
     "diverging",
     "not learning",
+    "data-starved",
 )
 MOVING = ("std", "rank", "features_std", "features_rank")  #: monitors that training moves
 _REMEDY = {
@@ -83,6 +86,7 @@ _REMEDY = {
     "for redundancy reduction raise the off-diagonal or variance weight",
     "at the loss of constant outputs": "lower the learning rate, lengthen its warm-up, check the temperature",
     "diverging": "lower the learning rate, lengthen its warm-up, clip gradients, try --precision fp32",
+    "data-starved": "more --workers, --cache disk, smaller files or a faster disk; a larger network would cost no time",
     "not learning": "check that the learning rate is above 0 and that the encoder's parameters are in a group",
 }
 
@@ -130,6 +134,7 @@ def verdict(
     constant_loss: float | None = None,
     history: Sequence[Mapping[str, float]] = (),
     logs: Mapping[str, float] | None = None,
+    waiting: float = 0.0,
     limits: Limits | None = None,
 ) -> Verdict:
     """Judge a run by its monitors and its loss. A pure function.
@@ -142,6 +147,7 @@ def verdict(
         history: earlier monitors, oldest first; best from the untrained network on. Recovering is no collapse.
         logs: the method's latest logs. Of K-way methods `mean_code_entropy` (of the mean assignment) and `code_entropy`
             (mean over assignments), both relative to log K, are understood.
+        waiting: part of the training time in which the loop waited for pictures, 0..1.
         limits: the thresholds.
     """
     limit, logs, values = limits or Limits(), logs or {}, [value for _, value in losses]
@@ -184,6 +190,8 @@ def verdict(
         return _say("dimensional collapse", f"the head's outputs vary in {now['rank']:.1f} directions")
     if enough and history and progress >= limit.frozen_after and _frozen(values, history[0], now, limit):
         return _say("not learning", f"loss {_late(values):.4g} and the features are where they began")
+    if waiting > limit.starved:
+        return _say("data-starved", f"{waiting:.0%} of the time went by waiting for pictures; it learns, slowly")
     if "std" in now and "features_rank" in now:
         rank = f"features' rank {now['features_rank']:.1f} of {possible:.0f}"
         return Verdict("healthy", f"spread {_number(now, 'std')} of 1/sqrt(D), {rank}", "")

@@ -150,11 +150,11 @@ class Run(Generic[M]):
             self.micro_batch > 0 and self.accumulate > 1,
             "--micro-batch keeps the whole batch's loss, --accumulate does not: leave out one of the two",
         )
+        refuse(self.processes < 1, f"--processes is {self.processes}, must be at least 1")
         refuse(
             self.micro_batch % self.processes != 0,
             f"--micro-batch {self.micro_batch} is not divisible by --processes {self.processes}: choose a multiple",
         )
-        refuse(self.processes < 1, f"--processes is {self.processes}, must be at least 1")
         refuse(
             self.image_size != "auto" and self.image_size < 8, f"--image-size is {self.image_size}, must be at least 8"
         )

@@ -5,6 +5,7 @@ order -> draw -> own rows -> rates -> before_step -> views -> forward, backward 
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -73,6 +74,7 @@ class Done(NamedTuple):
     gradient: Tensor  #: () norm before clipping
     rate: float  #: learning rate of groups with lr_scale 1
     views: int  #: views made for the global batch
+    waited: float  #: seconds that this process waited for its pictures
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -174,7 +176,11 @@ def steps(
             yield waiting[-1]
 
     method.train()
-    for index, images in zip(range(start, stop), data.part.feed(ahead(), method.views)):
+    feed = iter(data.part.feed(ahead(), method.views))
+    for index in range(start, stop):
+        began = time.perf_counter()
+        images = next(feed)
+        waited = time.perf_counter() - began
         rows, draws = waiting.popleft()
         step = Step(index, run.steps, per_epoch, generator(seed, Stream.SHARED, index))
         factor = optim.factor(run.schedule, step)
@@ -193,7 +199,7 @@ def steps(
             method.after_step(step, {name: distributed.gather(rows) for name, rows in carry.items()})
             loss = torch.stack([out.loss for out in outputs]).mean()
             logs = {name: torch.stack([out.logs[name].float() for out in outputs]).mean() for name in outputs[0].logs}
-        yield Done(step, loss, logs, gradient, peak * factor, views)
+        yield Done(step, loss, logs, gradient, peak * factor, views, waited)
 
 
 class _Pass(nn.Module):

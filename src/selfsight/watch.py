@@ -30,6 +30,7 @@ class Watch:
         self.knn: dict[str, Any] | None = None
         self.logs: dict[str, float] = {}
         self.spent = 0.0
+        self.waited, self.trained = 0.0, 1e-9  # seconds of this process: for pictures, and in all
         self.verdict = health.Verdict("too early to tell", NOT_YET, "")
 
     def baselines(self) -> None:
@@ -39,6 +40,7 @@ class Watch:
             return
         found = measure.monitors(session.method, session.held or session.train, session.run.probe, session.run.seed)
         self.tracker.measure(0, {"health": self.verdict.status, "why": "untrained", **found})
+        self.study()
         self.knn = session.ask()
         if self.knn is not None and session.held is not None:
             rows = measure.rows_of(session.train, session.held, session.run.probe, session.run.seed, False)
@@ -55,15 +57,19 @@ class Watch:
         probes = due(run.probe, run.steps, session.per_epoch)
         exports = _export_steps(run.export_every, session.per_epoch, run.steps)
         saved = lap = time.monotonic()
-        views = 0
+        views, waited = 0, 0.0
         for done in steps(session.method, session.optimizer, session.train, run, start=session.done):
             session.done = at = done.step.index + 1
             views += done.views
+            waited += done.waited
             if at % run.log_every == 0 or at in (1, run.steps):
                 self.read(done)
                 now = time.monotonic()
-                session.seconds += now - lap
-                self.speed, lap, views = views / max(1e-9, now - lap), now, 0
+                took = max(1e-9, now - lap)
+                session.seconds += took
+                self.waited, self.trained = self.waited + waited, self.trained + took
+                self.speed, self.logs["waiting"] = views / took, min(1.0, waited / took)
+                lap, views, waited = now, 0, 0.0
                 self.line(done)
                 if not math.isfinite(self.loss):
                     return self.diverged()
@@ -109,16 +115,25 @@ class Watch:
         assert isinstance(session.run.batch_size, int)
         self.verdict = health.verdict(
             found, self.tracker.losses, progress=session.done / session.run.steps, logs=self.logs,
+            waiting=self.waited / self.trained,
             constant_loss=session.method.constant_loss(session.run.batch_size // session.run.accumulate),
             history=self.tracker.monitors,
         )  # fmt: skip
         return found
+
+    def study(self) -> None:
+        """Keep the arrays that the method wants to be studied."""
+        arrays = {name: x.detach().cpu().numpy() for name, x in self.session.method.study().items()}
+        if arrays and distributed.rank() == 0:
+            path = self.folder / "study" / f"{self.session.done:07d}.npz"
+            checkpoint.atomic(path, lambda part: _savez(part, arrays))
 
     def look(self) -> None:
         """Measure k-NN and health; keep the best encoder by k-NN."""
         began = time.monotonic()
         session = self.session
         found = self.judge()
+        self.study()
         self.tracker.measure(session.done, {"health": self.verdict.status, "why": self.verdict.why, **found})
         if self.verdict.remedy:
             self.tracker.log(f"{self.verdict.status}: {self.verdict.why}. {self.verdict.remedy}")
