@@ -120,8 +120,11 @@ class Method(nn.Module):
         """`loss` of `encode`. The two are apart so that `--micro-batch` can encode a large batch in parts."""
         return self.loss(self.encode(views, step), index, step)
 
-    def check(self, batch: int) -> None:
-        """Raise WrongUse if the settings do not fit this number of pictures in a step, over all processes."""
+    def check(self, batch: int, part: int) -> None:
+        """Raise WrongUse if the settings do not fit the numbers of pictures.
+
+        batch: that a loss sees, over all processes. part: that one process encodes at a time.
+        """
 
     def study(self) -> dict[str, Tensor]:
         """Arrays to keep at each measurement for a later analysis, such as matrices whose spectra matter."""

@@ -61,8 +61,9 @@ def barrier() -> None:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(world())]
-        td.all_gather(parts, x.contiguous())
+        td.all_gather(parts, x)
         return torch.cat(parts)
 
     @staticmethod

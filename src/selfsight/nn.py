@@ -252,6 +252,15 @@ def split_batch_norm(module: nn.Module, splits: int) -> nn.Module:
     return module
 
 
+@torch.no_grad()
+def average_statistics(module: nn.Module) -> None:
+    """Give every process the mean of all processes' running statistics, so that they evaluate alike."""
+    if distributed.world() > 1:
+        buffers = [b for name, b in module.named_buffers() if name.endswith(("running_mean", "running_var"))]
+        mean = distributed.all_sum(torch.cat(buffers)) / distributed.world()
+        torch._foreach_copy_(buffers, list(mean.split([len(b) for b in buffers])))
+
+
 def sync_batch_norm(module: nn.Module) -> nn.Module:
     """Replace every BatchNorm1d and BatchNorm2d in `module` by its global twin; returns `module`.
 

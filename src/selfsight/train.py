@@ -125,7 +125,8 @@ def build(
     train_data = Pictures(data.train, run.image_size, data.channels, device, len(data.classes or ()))
     method = cls(run.method, encoder, train_data)
     assert isinstance(run.batch_size, int)
-    method.check(run.batch_size // run.accumulate)
+    batch = run.batch_size // run.accumulate
+    method.check(batch, (run.micro_batch or batch) // distributed.world())
     method.views = train_data.views = augment.build(run.views, run.image_size, data.channels, data.mean, data.std)
     if distributed.world() > 1:
         sync_batch_norm(method)

@@ -163,7 +163,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "emp-ssl": Entry(
         (Policy(scale=(0.25, 0.25), ratio=(1.0, 1.0), hue=0.2, blur=0.1, solarise=0.1),),
-        "EMP-SSL: square patches of a quarter of the area (normalised with mean = std = 0.5)",
+        "EMP-SSL: square patches of a quarter of the area",
         "arXiv 2304.03977, code",
         "code",
     ),

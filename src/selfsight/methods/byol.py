@@ -7,7 +7,7 @@ from selfsight.methods.siamese import Siamese, SiameseConfig
 
 @dataclass(frozen=True)
 class BYOLConfig(SiameseConfig):
-    """Settings of BYOL; defaults are the paper's for ImageNet, 300 epochs (section 3.3, appendix J)."""
+    """Settings of BYOL; defaults are the paper's for ImageNet, 300 epochs (section 3.3 and their code)."""
 
 
 class BYOL(Siamese):

@@ -8,7 +8,7 @@ from selfsight.methods.siamese import Siamese
 
 @dataclass(frozen=True)
 class DirectCopyConfig(DirectPredConfig):
-    """Settings of DirectCopy: DirectPred without eigen-decomposition, DirectSet(1). rho and epsilon as public ports do."""
+    """Settings of DirectCopy: DirectPred with the spectrum itself, DirectSet(1). rho and epsilon as public ports do."""
 
     rho: float = 0.5
     """Weight of the past in the running correlation F of the projections."""

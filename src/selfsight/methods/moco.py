@@ -12,7 +12,7 @@ from selfsight import distributed
 from selfsight.core import Data, Method, Output, Step, Views
 from selfsight.errors import WrongUse, above, at_least, fraction, multiple_of_batch
 from selfsight.losses import moco, retrieval_accuracy
-from selfsight.nn import Ema, Queue, mlp, split_batch_norm
+from selfsight.nn import Ema, Queue, average_statistics, mlp, split_batch_norm
 from selfsight.optim import cosine_ramp
 
 
@@ -74,8 +74,15 @@ class MoCo(Method):
             Queue(config.queue, config.dim) for _ in range(2 if config.direction == "mean" else 1)
         )
 
-    def check(self, batch: int) -> None:
+    def check(self, batch: int, part: int) -> None:
         multiple_of_batch(self.config, "queue", batch * (2 if self.config.direction == "sum" else 1))
+        if self.config.batch_norm == "split" and part % self.config.splits:
+            raise WrongUse(
+                f"{part} pictures are encoded at a time, which {self.config.splits} groups (method.splits) do not "
+                "share evenly: choose another batch size or method.splits"
+            )
+        if self.config.batch_norm == "shuffle" and distributed.world() == 1:
+            raise WrongUse("method.batch_norm shuffle needs --processes above 1: in one process choose split")
 
     def encode(self, views: Views, step: Step) -> Views:
         x1, x2 = views["global"]  # (B, C, S, S)
@@ -110,6 +117,8 @@ class MoCo(Method):
         return Output(total, logs, {f"k{i}": k for i, k in enumerate(keys)})
 
     def after_step(self, step: Step, carry: dict[str, Tensor]) -> None:
+        if self.config.batch_norm != "global":
+            average_statistics(self)
         momentum = cosine_ramp(self.config.momentum, self.config.momentum_end, step.progress)
         self.keys.follow(nn.Sequential(self.encoder, self.projector), momentum)
         if self.config.direction == "mean":

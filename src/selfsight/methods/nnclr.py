@@ -51,7 +51,7 @@ class NNCLR(Method):
         self.predictor = mlp([config.dim, config.predictor_hidden, config.dim], bias=False, last_bias=True)
         self.queue = Queue(config.queue, config.dim)
 
-    def check(self, batch: int) -> None:
+    def check(self, batch: int, part: int) -> None:
         multiple_of_batch(self.config, "queue", batch)
 
     def encode(self, views: Views, step: Step) -> Views:

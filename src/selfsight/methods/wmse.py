@@ -45,7 +45,7 @@ class WMSE(Method):
         self.config, self.encoder = config, encoder
         self.projector = mlp([int(encoder.dim), config.hidden, config.dim])  # type: ignore[arg-type]
 
-    def check(self, batch: int) -> None:
+    def check(self, batch: int, part: int) -> None:
         size = self.config.slice_size
         if batch < size or batch % size:
             raise WrongUse(

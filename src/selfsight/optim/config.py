@@ -38,7 +38,7 @@ class OptimizerConfig:
     """Treat biases and norm weights (at most one dimension) like matrices. False: no decay, and under lars no trust
     ratio (SimCLR, BYOL, Barlow Twins, VICReg, MoCo v3 ResNet, DINO). True: MoCo v1/v2, SimSiam, MoCo v3 ViT, SwAV."""
     bias_and_norm_lr: float = 1.0
-    """Multiplies the learning rate of biases and norm weights (Barlow Twins: a 42nd)."""
+    """Multiplies the learning rate of biases and norm weights (the authors of Barlow Twins: 0.024)."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the two moments; adam and adamw."""
     eps: float = 1e-8

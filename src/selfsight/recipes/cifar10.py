@@ -29,7 +29,7 @@ from selfsight.methods.tico import TiCoConfig
 from selfsight.methods.vicreg import VICRegConfig
 from selfsight.methods.wmse import WMSEConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
-from selfsight.recipes.common import CONSTANT, COSINE, COSINE10, clipped_lars, net_of, sgd, views_of
+from selfsight.recipes.common import CONSTANT, COSINE, COSINE10, CROP_AND_FLIP, clipped_lars, net_of, sgd, views_of
 from selfsight.run import ProbeConfig, Run
 
 PER_EPOCH = 45000 // 256  # a tenth is held out
@@ -104,7 +104,7 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, dict[str, Any]]] =
     "deepcluster": (DeepClusterConfig(clusters=128), sgd(0.05, 5e-4), CONSTANT, {"policy": "deepcluster"}),
     "supcon": (SupConConfig(hidden=2048, dim=256), sgd(0.4, 1e-5), COSINE10, _STRONG),
     "supervised": (SupervisedConfig(), sgd(0.1, 5e-4), ScheduleConfig(name="cosine", warmup_epochs=5),
-                   {"policy": "deepcluster"}),
+                   {"policy": "deepcluster", **CROP_AND_FLIP}),
 }  # fmt: skip
 
 # What changes at 1000 epochs.

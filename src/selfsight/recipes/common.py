@@ -33,7 +33,11 @@ POLICIES_OF = {
 }
 
 # What a method's encoder sees: DeepCluster clusters by colour unless it sees edges (section 4.1).
-NETS = {"deepcluster": EncoderConfig(sobel=True)}
+# MoCo's residual branches do not start at zero (the authors' code).
+NETS = {"deepcluster": EncoderConfig(sobel=True), "moco": EncoderConfig(zero_init_residual=False)}
+
+# Classification's usual augmentation: no colours, which labels do not need.
+CROP_AND_FLIP: dict[str, Any] = {"strength": 0.0, "gray": 0.0}
 
 COSINE10 = ScheduleConfig(name="cosine", warmup_epochs=10)
 COSINE = ScheduleConfig(name="cosine", per="epoch")  # MoCo v1, v2 and SimSiam: by epoch, no warm-up

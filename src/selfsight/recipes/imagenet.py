@@ -1,4 +1,7 @@
-"""ImageNet at 224 px with the numbers of each paper or its code; for many GPUs (sizes are global)."""
+"""ImageNet at 224 px, for many GPUs (sizes are global): the numbers of each paper or its code.
+
+Where neither says (ReLIC, SupCon), of re-implementations or BYOL's (TiCo, ReLIC); EMP-SSL's are those of its CIFAR code.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from selfsight.methods.tico import TiCoConfig
 from selfsight.methods.vicreg import VICRegConfig
 from selfsight.methods.wmse import WMSEConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
-from selfsight.recipes.common import CONSTANT, COSINE, COSINE10, POLICIES_OF, lars, net_of, sgd, views_of
+from selfsight.recipes.common import CONSTANT, COSINE, CROP_AND_FLIP, COSINE10, POLICIES_OF, lars, net_of, sgd, views_of
 from selfsight.run import Run
 
 # The linear predictor on BYOL's heads and optimisation, which is what the papers of the two report on ImageNet.
@@ -44,9 +47,9 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
         100,
         4096,
     ),
-    "moco": (MoCoConfig(), sgd(0.03, 1e-4, decay_bias_and_norm=True), COSINE, 200, 256),
+    "moco": (MoCoConfig(batch_norm="shuffle"), sgd(0.03, 1e-4, decay_bias_and_norm=True), COSINE, 200, 256),
     "mocov3": (MoCoV3Config(), lars(0.3, 1e-6), COSINE10, 300, 4096),
-    "byol": (BYOLConfig(), lars(0.3, 1e-6), COSINE10, 300, 4096),  # section 3.3, 300 epochs of appendix G
+    "byol": (BYOLConfig(), lars(0.3, 1e-6), COSINE10, 300, 4096),  # the authors' 300-epoch settings
     "simsiam": (SimSiamConfig(), sgd(0.05, 1e-4, decay_bias_and_norm=True), COSINE, 100, 512),
     "directpred": (DirectPredConfig(**_BYOL_HEADS), lars(0.3, 1e-6), COSINE10, 300, 4096),
     "directcopy": (DirectCopyConfig(**_BYOL_HEADS), lars(0.3, 1e-6), COSINE10, 300, 4096),
@@ -101,11 +104,11 @@ _VIEWS: dict[str, dict[str, Any]] = {
     "mocov3": {"scale": (0.2, 1.0)},
     "wmse": {"scale": (0.08, 1.0), "strength": 2.0, "gray": 0.2},
     "lejepa": {
-        "scale": (0.3, 1.0), "blur": 0.5, "solarise": 0.2, "locals": 6, "local_size": 96, "local_scale": (0.05, 0.3)
+        "scale": (0.3, 1.0), "blur": 0.5, "solarise": 0.2, "locals": 6, "local_size": 98, "local_scale": (0.05, 0.3)
     },
     "empssl": {"views": 20},
     "swav": {"scale": (0.14, 1.0), "locals": 6, "local_size": 96, "local_scale": (0.05, 0.14)},
-    "supervised": {"scale": (0.08, 1.0)},
+    "supervised": {"scale": (0.08, 1.0), **CROP_AND_FLIP},
 }  # fmt: skip
 
 
@@ -124,7 +127,7 @@ def moco_v1() -> Run[Any]:
     run = imagenet("moco")
     return replace(
         run,
-        method=MoCoConfig(layers=1, temperature=0.07),
+        method=MoCoConfig(layers=1, temperature=0.07, batch_norm="shuffle"),
         views=views_of("moco", "moco-v1"),
         schedule=ScheduleConfig(name="multistep", milestones=(0.6, 0.8), per="epoch"),
     )

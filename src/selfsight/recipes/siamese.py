@@ -62,8 +62,8 @@ SIAMESE: dict[str, Callable[[], Run[Any]]] = {
     "directpred-cifar10-101-every5": partial(_preset, "directpred", every=5),
     "directpred-cifar10-101-shared": partial(_preset, "directpred", target="shared"),
     "directpred-cifar10-101-deep": partial(_preset, "directpred", layers=3),
-    "directcopy-cifar10-101": partial(_preset, "directcopy"),
-    "directcopy-cifar10-101-shared": partial(_preset, "directcopy", target="shared"),
+    "directcopy-cifar10-101": partial(_preset, "directcopy", normalise="frobenius"),
+    "directcopy-cifar10-101-shared": partial(_preset, "directcopy", normalise="frobenius", target="shared"),
     **{
         f"{method}-cifar10-101-fast{'-symmetric' * symmetric}{'-decay' * decay}": partial(
             _fast, method, symmetric, decay
@@ -73,4 +73,4 @@ SIAMESE: dict[str, Callable[[], Run[Any]]] = {
         for decay in (False, True)
     },
 }
-"""Name -> Run. Every preset stores F and the predictor every 5 epochs: the eigenspace experiment."""
+"""Name -> Run. Every preset stores F and the predictor at each probe: the eigenspace experiment."""
