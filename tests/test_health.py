@@ -120,6 +120,9 @@ def test_collapse_is_seen(which):
     before = {name: value / 1.5 if name.endswith("std") else value for name, value in now.items()}
     assert verdict(now, falling(), progress=0.5, history=[before]).status == "healthy"
     assert verdict(now, falling(), progress=0.5, history=[now]).status == "collapsed"
+    # a bounce of what was high once is no growth
+    high = {**before, "std": 0.6, "features_std": 0.6}
+    assert verdict(now, falling(), progress=0.5, history=[high, before]).status == "collapsed"
 
 
 def test_dimensional_collapse_is_seen():

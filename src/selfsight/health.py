@@ -33,7 +33,7 @@ class Limits:
     rank_least: float = 2.0
     """... and always below this, which holds for the head's outputs too."""
     rising: float = 1.1
-    """A spread or rank that grew by this factor since the measurement before is recovering, not collapsed."""
+    """A spread or rank that is this factor above all that was measured before grows from a low start: no collapse."""
     constant: float = 0.0025
     """Loss counts as that of constant outputs within this part of it (of 1, if it is smaller)."""
     moderate: float = 0.5
@@ -144,7 +144,8 @@ def verdict(
         losses: (step, loss) as logged, from the start.
         progress: part of the run that is done, 0..1.
         constant_loss: the method's loss when all outputs are equal, if it has one.
-        history: earlier monitors, oldest first; best from the untrained network on. Recovering is no collapse.
+        history: earlier monitors, oldest first; best from the untrained network on. Who grows above all of them from a
+            low start has not collapsed; who was high and bounces has.
         logs: the method's latest logs. Of K-way methods `mean_code_entropy` (of the mean assignment) and `code_entropy`
             (mean over assignments), both relative to log K, are understood.
         waiting: part of the training time in which the loop waited for pictures, 0..1.
@@ -160,13 +161,12 @@ def verdict(
         warm = min(warm, max(limit.warm_steps * progress / losses[-1][0], limit.warm_part))
     if progress < warm:
         return Verdict("too early to tell", f"{progress:.0%} done; judged from {warm:.0%} on", "")
-    before = history[-1] if history else {}
     headless = now.get("std") == now.get("features_std")  # what is looked at is the encoder's output
     for name, who, least in (
         ("std", "the head's outputs", limit.features_spread if headless else limit.spread),
         ("features_std", "the encoder's features", limit.features_spread),
     ):
-        if now.get(name, 1.0) < least and not _rises(now, before, name, limit):
+        if now.get(name, 1.0) < least and not _grows(now, history, name, limit):
             return _say("collapsed", f"{who} hardly differ between pictures: spread {_number(now, name)} of 1/sqrt(D)")
     mean_entropy, entropy = logs.get("mean_code_entropy", 0.5), logs.get("code_entropy", 0.5)
     if mean_entropy < limit.one_code:
@@ -183,10 +183,10 @@ def verdict(
         return _say("diverging", f"loss {_late(values):.4g} lies {rise:.1f} times its former range above its lowest")
     possible = now.get("features_dim", math.inf)
     line = max(limit.rank_least, min(limit.rank_part * possible, limit.rank_most))
-    if now.get("features_rank", math.inf) < line and not _rises(now, before, "features_rank", limit):
+    if now.get("features_rank", math.inf) < line and not _grows(now, history, "features_rank", limit):
         why = f"the features vary in {now['features_rank']:.1f} directions of {possible:.0f}"
         return _say("dimensional collapse", why)
-    if now.get("rank", math.inf) < limit.rank_least and not _rises(now, before, "rank", limit):
+    if now.get("rank", math.inf) < limit.rank_least and not _grows(now, history, "rank", limit):
         return _say("dimensional collapse", f"the head's outputs vary in {now['rank']:.1f} directions")
     if enough and history and progress >= limit.frozen_after and _frozen(values, history[0], now, limit):
         return _say("not learning", f"loss {_late(values):.4g} and the features are where they began")
@@ -206,8 +206,8 @@ def _number(now: Mapping[str, float], name: str) -> str:
     return f"{now.get(name, math.nan):.2g}"
 
 
-def _rises(now: Mapping[str, float], before: Mapping[str, float], name: str, limit: Limits) -> bool:
-    return now[name] > limit.rising * before.get(name, math.inf)
+def _grows(now: Mapping[str, float], history: Sequence[Mapping[str, float]], name: str, limit: Limits) -> bool:
+    return bool(history) and now[name] > limit.rising * max(before.get(name, math.inf) for before in history)
 
 
 def _window(losses: Sequence[float]) -> int:

@@ -1,0 +1,45 @@
+"""What a run leaves beside its numbers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from selfsight import pretraining
+from selfsight.recipes import recipe
+from selfsight.run import ProbeConfig
+
+
+def test_the_siamese_family_keeps_its_matrices_at_each_probe(tmp_path: Path) -> None:
+    run = replace(
+        recipe("directpred", "tiny"), steps=6, epochs=2.0, log_every=1, quiet=True, threads=1, precision="fp32",
+        probe=ProbeConfig(every=0.5, samples=64), out=str(tmp_path / "run"),
+    )  # fmt: skip
+    result = pretraining.start(run)
+    assert result.code == 0
+    files = sorted(file.name for file in (result.folder / "study").iterdir())
+    assert files == ["0000000.npz", "0000004.npz", "0000006.npz"]
+    first, last = (np.load(result.folder / "study" / files[i]) for i in (0, -1))
+    assert np.array_equal(first["predictor"], np.eye(32, dtype=np.float32))
+    assert not first["correlation"].any()
+    # the predictor is that of the stored correlation: its eigenvalues are roots relative to the largest, plus epsilon
+    values = np.linalg.eigvalsh(last["correlation"].astype(np.float64)).clip(0)
+    expected = np.sqrt(values / values.max()) + 0.1
+    np.testing.assert_allclose(np.linalg.eigvalsh(last["predictor"].astype(np.float64)), expected, atol=1e-3)
+    state = torch.load(result.folder / "checkpoints/last.pt", weights_only=True)
+    assert torch.equal(state["method"]["correlation"], torch.from_numpy(last["correlation"]))
+
+
+def test_waiting_is_logged_as_a_share(tmp_path: Path) -> None:
+    run = replace(
+        recipe("simclr", "tiny"), steps=4, epochs=1.0, log_every=1, quiet=True, threads=1, precision="fp32",
+        probe=ProbeConfig(every=-1), out=str(tmp_path / "run"),
+    )  # fmt: skip
+    folder = pretraining.start(run).folder
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    shares = [line["waiting"] for line in lines if "loss" in line]
+    assert len(shares) == 4
+    assert all(0 <= share <= 1 for share in shares)
+    assert not (folder / "study").exists()  # SimCLR has nothing to study
