@@ -7,20 +7,20 @@ import pytest
 
 from selfsight import pretraining
 from selfsight.methods import METHODS
-from selfsight.recipes import RECIPES, recipe
+from selfsight.recipes import recipe
 from selfsight.run import ProbeConfig, Run
 
 MARGIN = 0.15  #: k-NN above the untrained encoder
 EPOCHS = 5.0  #: of two whole views; of more views so many less that each method gets about the same time
 
 
-def gate(run: Run[Any], tmp_path: Any) -> dict[str, Any]:
+def gate(run: Run[Any], tmp_path: Any, looks: int = 1) -> dict[str, Any]:
     """The run on `shapes` with a small network; its summary."""
     views = run.views
     epochs = EPOCHS * 2 / max(2.0, views.views + views.locals * (views.local_size / 24) ** 2)
     run = replace(
         run, data="shapes", encoder="fastnet-tiny", epochs=epochs, batch_size=128, out=str(tmp_path / "run"), quiet=True,
-        probe=ProbeConfig(every=epochs),
+        probe=ProbeConfig(every=epochs / looks),
     )  # fmt: skip
     result = pretraining.start(run)
     assert result.code == 0
@@ -38,8 +38,6 @@ def test_every_method_beats_the_untrained_encoder(name, tmp_path):
 
 def collapsing(name: str) -> Run[Any]:
     """Runs that are made to collapse."""
-    if name == "symmetric simsiam":  # at the rate of 0.03 of a published replication, whose run collapsed, too
-        return replace(RECIPES["simsiam-cifar10-101-symmetric"](), views=recipe("simsiam", "shapes").views)
     if name == "simsiam without stop-gradient":
         run = recipe("simsiam", "shapes")
         return replace(run, method=replace(run.method, stop_gradient=False))
@@ -49,11 +47,9 @@ def collapsing(name: str) -> Run[Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "name", ["simsiam without stop-gradient", "symmetric simsiam", "barlow twins without redundancy reduction"]
-)
+@pytest.mark.parametrize("name", ["simsiam without stop-gradient", "barlow twins without redundancy reduction"])
 def test_a_collapse_is_seen(name, tmp_path):
-    summary = gate(collapsing(name), tmp_path)
+    summary = gate(collapsing(name), tmp_path, looks=5)
     assert summary["health"] in ("collapsed", "dimensional collapse"), summary
 
 

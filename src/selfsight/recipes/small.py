@@ -53,7 +53,7 @@ _SMALL: dict[str, Any] = {
     "tico": TiCoConfig(hidden=512, dim=128, momentum=0.9),
     "lejepa": LeJEPAConfig(directions=256, hidden=512, dim=64, layers=2),
     "empssl": EMPSSLConfig(hidden=512, dim=256),
-    "swav": SwAVConfig(hidden=512, dim=128, prototypes=64, temperature=0.2, queue=0, freeze_steps=20),
+    "swav": SwAVConfig(hidden=256, dim=128, prototypes=64, temperature=0.2, queue=0, freeze_steps=5),
     "deepcluster": DeepClusterConfig(clusters=100, pca=64, iterations=10),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
