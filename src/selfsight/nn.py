@@ -229,7 +229,8 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         if count % self.splits:
             raise WrongUse(f"{count} views do not split into {self.splits} equal groups: choose another batch size")
         grouped = x.reshape(count // self.splits, self.splits * channels, *x.shape[2:])
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         assert self.num_batches_tracked is not None
         wide = lambda p: None if p is None else p.repeat(self.splits)
         means, variances = self.running_mean.repeat(self.splits), self.running_var.repeat(self.splits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -190,7 +190,7 @@ def steps(
         method.before_step(step, data)
         labels = data.part.labels[rows] if method.labelled and data.part.labels is not None else None
         batch_of = _Batch(method, to_device(images, data.device), draws, rows, labels, data.device)
-        outputs = list(_forward_backward(model, batch_of, step, run))
+        outputs = _forward_backward(model, batch_of, step, run)
         optim.drop_unstarted(optimizer, index)
         gradient = optim.clip(method.parameters(), run.optimizer)
         optimizer.step()
@@ -198,7 +198,7 @@ def steps(
         with torch.no_grad():
             carry = {name: torch.cat([out.carry[name].detach() for out in outputs]) for name in outputs[0].carry}
             method.after_step(step, {name: distributed.gather(rows) for name, rows in carry.items()})
-            loss = torch.stack([out.loss for out in outputs]).mean()
+            loss = torch.stack([out.loss.detach() for out in outputs]).mean()
             logs = {name: torch.stack([out.logs[name].float() for out in outputs]).mean() for name in outputs[0].logs}
         yield Done(step, loss, logs, gradient, peak * factor, views, waited)
 
@@ -238,36 +238,55 @@ class _Batch(NamedTuple):
         return self.rows[part].to(self.device, non_blocking=True)
 
 
-def _forward_backward(model: nn.Module, batch: _Batch, step: Step, run: Run[Any]) -> Iterator[Output]:
-    """Forward and backward of the rows: whole, or in parts by `accumulate` or `micro_batch`."""
-    half = lambda: torch.autocast(batch.device.type, torch.bfloat16) if run.precision == "bf16" else nullcontext()
-    seed = lambda part: torch.manual_seed(seed_of(run.seed, Stream.OWN, step.index, distributed.rank(), part))
-    count = len(batch.rows)
-    size = run.micro_batch // distributed.world() if run.micro_batch else count // run.accumulate
-    parts = [slice(start, start + size) for start in range(0, count, size)]
-    if not run.micro_batch:
+def _seed(run: Run[Any], step: Step, part: int) -> None:
+    """Seed dropout and friends: the same whenever this part of the step is encoded."""
+    torch.manual_seed(seed_of(run.seed, Stream.OWN, step.index, distributed.rank(), part))
+
+
+def _half(run: Run[Any], batch: _Batch) -> AbstractContextManager[Any]:
+    return torch.autocast(batch.device.type, torch.bfloat16) if run.precision == "bf16" else nullcontext()
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _forward_backward(model: nn.Module, batch: _Batch, step: Step, run: Run[Any]) -> list[Output]:
+    """Forward and backward of the rows, in `accumulate` micro-batches; gradients add up to those of the mean loss."""
+    if run.micro_batch:
+        return [_cached(model, batch, step, run)]
+    outputs, parts = [], _parts(len(batch.rows), len(batch.rows) // run.accumulate)
+    for i, part in enumerate(parts):
+        _seed(run, step, i)
+        with distributed.without_sync(model, skip=i + 1 < len(parts)):
+            with _half(run, batch):
+                out: Output = model(batch.views(part), batch.numbers(part), step)
+            (out.loss / run.accumulate).backward()
+        outputs.append(out)
+    return outputs
+
+
+def _cached(model: nn.Module, batch: _Batch, step: Step, run: Run[Any]) -> Output:
+    """The whole batch's loss and gradient, `micro_batch` pictures at a time: cached gradients (arXiv 2101.06983).
+
+    Outputs of all parts without a graph; their loss; its gradients by the outputs, fed back part by part.
+    """
+    parts = _parts(len(batch.rows), run.micro_batch // distributed.world())
+    pieces: list[Views] = []
+    with torch.no_grad(), _half(run, batch), frozen_statistics(batch.method):
         for i, part in enumerate(parts):
-            seed(i)  # dropout and friends
-            with distributed.without_sync(model, skip=part is not parts[-1]):
-                with half():
-                    out: Output = model(batch.views(part), batch.numbers(part), step)
-                (out.loss / run.accumulate).backward()
-            yield Output(out.loss.detach(), {name: x.detach() for name, x in out.logs.items()}, out.carry)
-        return
-    # Cached gradients (Gao et al., arXiv 2101.06983): outputs without graph, the loss of all of them, and its
-    # gradients by the outputs fed back part by part
-    with torch.no_grad(), half(), frozen_statistics(batch.method):
-        pieces = [(seed(i), batch.method.encode(batch.views(part), step))[1] for i, part in enumerate(parts)]
+            _seed(run, step, i)
+            pieces.append(batch.method.encode(batch.views(part), step))
     outputs = {name: torch.cat([piece[name] for piece in pieces], dim=1) for name in pieces[0]}
     leaves = {name: x.requires_grad_(x.is_floating_point()) for name, x in outputs.items()}
-    with half():
+    with _half(run, batch):
         out = batch.method.loss(leaves, batch.numbers(slice(None)), step)
     out.loss.backward()
     gradients = {name: x.grad for name, x in leaves.items() if x.grad is not None}
     for i, part in enumerate(parts):
-        seed(i)
-        with distributed.without_sync(model, skip=part is not parts[-1]):
-            with half():
+        _seed(run, step, i)
+        with distributed.without_sync(model, skip=i + 1 < len(parts)):
+            with _half(run, batch):
                 fed = model(batch.views(part), batch.numbers(part), step, {n: g[:, part] for n, g in gradients.items()})
             fed.loss.backward()
-    yield Output(out.loss.detach(), {name: x.detach() for name, x in out.logs.items()}, out.carry)
+    return out

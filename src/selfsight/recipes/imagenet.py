@@ -28,7 +28,7 @@ from selfsight.methods.tico import TiCoConfig
 from selfsight.methods.vicreg import VICRegConfig
 from selfsight.methods.wmse import WMSEConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
-from selfsight.recipes.common import CONSTANT, COSINE, CROP_AND_FLIP, COSINE10, POLICIES_OF, lars, net_of, sgd, views_of
+from selfsight.recipes.common import CONSTANT, COSINE, COSINE10, CROP_AND_FLIP, POLICIES_OF, lars, net_of, sgd, views_of
 from selfsight.run import Run
 
 # The linear predictor on BYOL's heads and optimisation, which is what the papers of the two report on ImageNet.
