@@ -33,8 +33,9 @@ POLICIES_OF = {
 }
 
 # What a method's encoder sees: DeepCluster clusters by colour unless it sees edges (section 4.1).
+NETS = {"deepcluster": EncoderConfig(sobel=True)}
 # MoCo's residual branches do not start at zero (the authors' code).
-NETS = {"deepcluster": EncoderConfig(sobel=True), "moco": EncoderConfig(zero_init_residual=False)}
+RESNETS = {**NETS, "moco": EncoderConfig(zero_init_residual=False)}
 
 # Classification's usual augmentation: no colours, which labels do not need.
 CROP_AND_FLIP: dict[str, Any] = {"strength": 0.0, "gray": 0.0}
@@ -44,9 +45,9 @@ COSINE = ScheduleConfig(name="cosine", per="epoch")  # MoCo v1, v2 and SimSiam: 
 CONSTANT = ScheduleConfig(name="constant")
 
 
-def net_of(method: str) -> EncoderConfig:
+def net_of(method: str, resnet: bool = True) -> EncoderConfig:
     """How the encoder is built for a method."""
-    return NETS.get(method, EncoderConfig())
+    return (RESNETS if resnet else NETS).get(method, EncoderConfig())
 
 
 def views_of(method: str, policy: str = "auto", **settings: Any) -> ViewsConfig:

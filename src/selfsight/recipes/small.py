@@ -84,7 +84,7 @@ def cpu(method: str, data: str) -> Run[Any]:
     if data == "shapes":
         views["gray"] = 1.0
     return Run(
-        _SMALL[method], data=data, encoder="fastnet", net=net_of(method), image_size=32,
+        _SMALL[method], data=data, encoder="fastnet", net=net_of(method, resnet=False), image_size=32,
         batch_size=128 if data == "shapes" else 256,
         views=views_of(method, **views), optimizer=MUON,
         schedule=ScheduleConfig(name="cosine", warmup_epochs=0.05 * length["epochs"]), **length,
@@ -126,7 +126,7 @@ def tiny(method: str) -> Run[Any]:
     }  # fmt: skip
     rates = {"empssl": 0.002, "supcon": 0.03}
     return Run(
-        config, data="shapes:16:640", encoder="fastnet-tiny", net=net_of(method), image_size=16, batch_size=64,
+        config, data="shapes:16:640", encoder="fastnet-tiny", net=net_of(method, resnet=False), image_size=16, batch_size=64,
         epochs=4, holdout=128, views=views_of(method, **more.get(method, {})),
         optimizer=OptimizerConfig(name="sgd", lr=rates.get(method, 0.1), weight_decay=1e-4),
         schedule=ScheduleConfig(name="cosine", warmup_epochs=0.5),
