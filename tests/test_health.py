@@ -72,6 +72,18 @@ def test_a_loop_that_waits_for_pictures_is_data_starved():
     assert verdict(healthy, [*falling(), (610, math.nan)], progress=1.0, waiting=0.6).status == "diverging"
 
 
+def test_directions_that_training_took_away_are_a_collapse():
+    start, few, some = (numbers(gauss(rank=rank, seed=1), gauss(seed=2)) for rank in (14, 4, 7))
+    found = verdict(few, falling(), progress=0.5, history=[start])
+    assert found.status == "dimensional collapse"
+    assert "before training" in found.why
+    assert verdict(some, falling(), progress=0.5, history=[start]).status == "healthy"
+    assert verdict(few, falling(), progress=0.5, history=[few]).status == "healthy"  # it began like this
+    wide = numbers(gauss(rank=60, seed=1), gauss(seed=2))
+    many = numbers(gauss(rank=12, seed=1), gauss(seed=2))  # as classes do, which is no collapse
+    assert verdict(many, falling(), progress=0.5, history=[wide]).status == "healthy"
+
+
 def test_healthy_runs_are_called_healthy():
     healthy = numbers(gauss(mean=1.0), gauss(seed=1))  # features with a large mean, as after a ReLU
     for constant in (None, math.log(511), 0.0, -1.0):

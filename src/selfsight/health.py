@@ -32,6 +32,10 @@ class Limits:
     """... but never when it is above this ..."""
     rank_least: float = 2.0
     """... and always below this, which holds for the head's outputs too."""
+    rank_lost: float = 0.45
+    """... and when it is below this part of the untrained encoder's ..."""
+    rank_low: float = 8.0
+    """... and below this: training took directions away, as a shortcut such as colour does."""
     rising: float = 1.1
     """A spread or rank that is this factor above all that was measured before grows from a low start: no collapse."""
     constant: float = 0.0025
@@ -82,7 +86,7 @@ MOVING = ("std", "rank", "features_std", "features_rank")  #: monitors that trai
 _REMEDY = {
     "collapsed": "check the stop-gradient, the predictor and batch norm of the head; lower the learning rate; "
     "for prototypes raise the Sinkhorn iterations or the teacher's temperature warm-up",
-    "dimensional collapse": "strengthen the augmentation, widen the head, lower the weight decay; "
+    "dimensional collapse": "strengthen the augmentation (colours are the usual shortcut), widen the head, lower the weight decay; "
     "for redundancy reduction raise the off-diagonal or variance weight",
     "at the loss of constant outputs": "lower the learning rate, lengthen its warm-up, check the temperature",
     "diverging": "lower the learning rate, lengthen its warm-up, clip gradients, try --precision fp32",
@@ -185,6 +189,10 @@ def verdict(
     line = max(limit.rank_least, min(limit.rank_part * possible, limit.rank_most))
     if now.get("features_rank", math.inf) < line and not _grows(now, history, "features_rank", limit):
         why = f"the features vary in {now['features_rank']:.1f} directions of {possible:.0f}"
+        return _say("dimensional collapse", why)
+    begun = history[0].get("features_rank", 0.0) if history else 0.0
+    if now.get("features_rank", math.inf) < min(limit.rank_lost * begun, limit.rank_low):
+        why = f"the features vary in {now['features_rank']:.1f} directions, {begun:.1f} before training"
         return _say("dimensional collapse", why)
     if now.get("rank", math.inf) < limit.rank_least and not _grows(now, history, "rank", limit):
         return _say("dimensional collapse", f"the head's outputs vary in {now['rank']:.1f} directions")
