@@ -1,5 +1,6 @@
 """Promise 8: every method learns, and a collapse is seen. Half a minute each on two cores: `make gate`."""
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ def gate(run: Run[Any], tmp_path: Any, looks: int = 1) -> dict[str, Any]:
     epochs = EPOCHS * 2 / max(2.0, views.views + views.locals * (views.local_size / 24) ** 2)
     run = replace(
         run, data="shapes", encoder="fastnet-tiny", epochs=epochs, batch_size=128, out=str(tmp_path / "run"), quiet=True,
-        probe=ProbeConfig(every=epochs / looks),
+        threads=min(4, os.cpu_count() or 1), probe=ProbeConfig(every=epochs / looks),
     )  # fmt: skip
     result = pretraining.start(run)
     assert result.code == 0

@@ -72,13 +72,14 @@ def w_mse(views: Sequence[Tensor] | Tensor, slice_size: int) -> Tensor:
 def whiten(z: Tensor) -> Tensor:
     """Zero mean and unit covariance in each (..., S, D) block of S rows, S > D, by Cholesky.
 
-    Where the covariance is not positive definite to rounding, a thousandth of it gives way to the identity.
+    Where the covariance is not positive definite to rounding, a thousandth of its mean variance joins the diagonal.
     """
     centred = z - z.mean(-2, keepdim=True)
     covariance = centred.mT @ centred / (z.shape[-2] - 1)
     eye = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
     broken = torch.linalg.cholesky_ex(covariance.detach()).info != 0
-    covariance = torch.where(broken[..., None, None], 0.999 * covariance + 0.001 * eye, covariance)
+    ridge = 1e-3 * covariance.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
+    covariance = covariance + torch.where(broken, ridge, 0.0)[..., None, None] * eye
     factor = torch.linalg.cholesky_ex(covariance).L
     return torch.linalg.solve_triangular(factor, centred.mT, upper=False).mT
 

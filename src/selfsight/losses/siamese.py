@@ -23,7 +23,12 @@ def simsiam(p1: Tensor, z2: Tensor, p2: Tensor, z1: Tensor) -> Tensor:
     -mean over rows of [cos(p1, z2) + cos(p2, z1)] / 2: -1..1. p1, p2: (B, D) predictions of views 1 and 2; z1, z2:
     (B, D) projections, detached here (the stop-gradient).
     """
-    return (_distance(p1, z2) + _distance(p2, z1)) / 4 - 1
+    return -(_cosine(p1, z2) + _cosine(p2, z1)) / 2
+
+
+def _cosine(p: Tensor, target: Tensor) -> Tensor:
+    """Cosine of the rows, mean over rows. (B, D) twice -> ()."""
+    return (F.normalize(p, dim=1) * F.normalize(target.detach(), dim=1)).sum(1).mean()
 
 
 def _distance(p: Tensor, target: Tensor) -> Tensor:

@@ -104,7 +104,8 @@ class MoCo(Method):
         return distributed.own(shuffled[order.argsort()])
 
     def loss(self, outputs: Views, index: Tensor, step: Step) -> Output:
-        queries, keys = outputs["q"], F.normalize(outputs["k"].detach().float(), dim=2)
+        queries, keys = outputs["q"], outputs["k"].detach()
+        keys = F.normalize(keys.to(torch.promote_types(keys.dtype, torch.float32)), dim=2)
         t, queues = self.config.temperature, [queue.rows for queue in self.queues]
         if self.config.direction == "mean":  # keys of view 2 are asked first, view 1's queue is the second
             queues = queues[::-1]

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -59,12 +60,13 @@ class NNCLR(Method):
         return {"z": z.detach(), "p": each_view(self.predictor, z, self.config.joint_views)}
 
     def loss(self, outputs: Views, index: Tensor, step: Step) -> Output:
-        (z1, z2), (p1, p2) = outputs["z"].detach(), outputs["p"]
+        z = outputs["z"].detach()
+        (z1, z2), (p1, p2) = z.to(torch.promote_types(z.dtype, torch.float32)), outputs["p"]
         keys = (distributed.gather(p1), distributed.gather(p2))  # with gradient: the anchors carry none
         rows = distributed.own_rows(len(z1), z1.device)
         loss = nnclr(z1, z2, p1, p2, self.queue.rows, self.config.temperature, keys=keys, rows=rows)
         top1, top5 = retrieval_accuracy(nearest(z1, self.queue.rows), keys[1], rows)
-        return Output(loss, {"top1": top1, "top5": top5}, {"z": F.normalize(z1.float(), dim=1)})
+        return Output(loss, {"top1": top1, "top5": top5}, {"z": F.normalize(z1, dim=1)})
 
     def after_step(self, step: Step, carry: dict[str, Tensor]) -> None:
         self.queue.push(carry["z"])
