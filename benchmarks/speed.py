@@ -201,7 +201,55 @@ def clustering() -> dict[str, Any]:
     }  # fmt: skip
 
 
-BENCHMARKS = {"augmentation": augmentation, "training": training, "start_up": start_up, "clustering": clustering}
+_STEP = """
+import sys, time, resource, torch
+from dataclasses import replace
+from selfsight import optim
+from selfsight.recipes import recipe
+from selfsight.session import open_for, prepare
+from selfsight.train import build, steps
+batch, micro, accumulate = map(int, sys.argv[1:])
+device = torch.device("cpu")
+run = replace(recipe("simclr", "cifar10-200"), data="shapes:32:1024", holdout=0.0, epochs=100, precision="fp32",
+              batch_size=batch, micro_batch=micro, accumulate=accumulate, threads=torch.get_num_threads())
+data = open_for(run, device)
+run, _ = prepare(run, data, device)
+method, pictures = build(run, data, device)
+optimizer = optim.build(run.optimizer, method, batch)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+losses = [float(done.loss) for done in steps(method, optimizer, pictures, run, 0, 2)]
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter() - start, losses[0])
+"""
+
+
+def micro_batches() -> dict[str, Any]:
+    """Peak memory and time of two steps of SimCLR at batch 512: whole, cached gradients, and plain accumulation."""
+
+    def step(batch: int, micro: int, accumulate: int) -> dict[str, float]:
+        command = [sys.executable, "-c", _STEP, str(batch), str(micro), str(accumulate)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        grown = (float(out[1]) - float(out[0])) / 1024
+        return {"peak_mib": round(grown), "seconds": round(float(out[2]), 1), "loss": round(float(out[3]), 4)}
+
+    found: dict[str, Any] = {
+        "network": "resnet18, 32 px, SimCLR, fp32, memory above that of the built model",
+        "batch 512": step(512, 0, 1), "batch 512 --micro-batch 32": step(512, 32, 1),
+        "batch 512 --accumulate 16": step(512, 0, 16), "batch 32": step(32, 0, 1),
+    }  # fmt: skip
+    whole, micro = found["batch 512"], found["batch 512 --micro-batch 32"]
+    found["memory_ratio"] = round(micro["peak_mib"] / whole["peak_mib"], 3)
+    found["time_ratio"] = round(micro["seconds"] / whole["seconds"], 2)
+    return found
+
+
+BENCHMARKS = {
+    "micro_batches": micro_batches,
+    "augmentation": augmentation,
+    "training": training,
+    "start_up": start_up,
+    "clustering": clustering,
+}
 
 
 def main() -> None:

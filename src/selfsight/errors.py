@@ -12,9 +12,13 @@ def perhaps(name: str, known: "list[str] | tuple[str, ...] | set[str] | dict[str
     """' Perhaps you meant X.' for a misspelt name, else ' Known: a, b, c.'."""
     import difflib
 
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f" Perhaps you meant {close[0]!r}." if close else f" Known: {', '.join(names)}."
+    def plain(word: str) -> str:
+        return "".join(letter for letter in word.lower() if letter.isalnum())
+
+    names = {plain(key): key for key in sorted(known)}
+    close = difflib.get_close_matches(plain(name), list(names), n=1, cutoff=0.6)
+    close = close or [word for word in names if plain(name) and word.startswith(plain(name))][:1]
+    return f" Perhaps you meant {names[close[0]]!r}." if close else f" Known: {', '.join(sorted(known))}."
 
 
 def above(config: object, least: float, *names: str) -> None:

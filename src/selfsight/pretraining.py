@@ -186,6 +186,11 @@ def _drive(session: Session, folder: Path, text: str, choices: list[str], resume
                 f"accumulate {run.accumulate}: {run.method_name} compares samples, so each micro-batch of "
                 f"{run.batch_size // run.accumulate} pictures is its own batch"  # type: ignore[operator]
             )
+        if run.micro_batch:
+            tracker.log(
+                f"micro-batch {run.micro_batch}: loss and gradient of all {run.batch_size} pictures, encoded twice; batch "
+                "normalisation sees the parts"
+            )
         tracker.log(f"{'going on' if resumed else 'start'} at step {session.done} of {run.steps}, run folder {folder}")
         watch = Watch(session, tracker, folder, text)
         if session.done == 0:
