@@ -49,7 +49,7 @@ _SMALL: dict[str, Any] = {
     "vicreg": VICRegConfig(hidden=512, dim=512, layers=2, joint_views=True),
     "nnclr": NNCLRConfig(temperature=0.2, queue=1024, hidden=512, predictor_hidden=512, dim=128, layers=2,
                          joint_views=True),
-    "wmse": WMSEConfig(hidden=512, dim=32, slice_size=64),
+    "wmse": WMSEConfig(hidden=512, dim=32, slice_size=64, iterations=4),
     "tico": TiCoConfig(hidden=512, dim=128, momentum=0.9),
     "lejepa": LeJEPAConfig(directions=256, hidden=512, dim=64, layers=2),
     "empssl": EMPSSLConfig(hidden=512, dim=256),
