@@ -8,7 +8,7 @@ DEMO ?= runs/demo
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format bench gate clean
+.PHONY: demo test check format bench methods gate clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -44,6 +44,10 @@ gate: $(TEST_STAMP)
 bench: $(TEST_STAMP)
 	$(BIN)/python -m pip install --quiet kornia lightly faiss-cpu
 	$(BIN)/python benchmarks/speed.py
+
+# All methods at one CPU budget on a folder of pictures, one folder a class: make methods PICTURES=cifar/train
+methods: $(STAMP)
+	$(BIN)/python benchmarks/methods.py $(PICTURES) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
