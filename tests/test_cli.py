@@ -53,7 +53,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in line.items() if k not in ("seconds", "views_per_second")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "views_per_second", "waiting")} for line in lines]
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
