@@ -137,7 +137,7 @@ class Decoded:
                     yield {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
                     parts = []
         finally:
-            del done  # ends the workers
+            _end(done)
 
     def _loader(self, work: "_Work", jobs: Iterator[Any], per_step: int) -> "DataLoader[Any]":
         return DataLoader(
@@ -184,6 +184,15 @@ def _jobs(
         for start in starts:
             part = slice(start, start + size)
             yield rows[part], {name: values[part] for name, values in draws.items()}
+
+
+def _end(loader: Any) -> None:
+    """End the workers of a loader's iterator. One that is stuck is killed: torch's SIGTERM is what they ignore."""
+    workers = list(getattr(loader, "_workers", ()))
+    getattr(loader, "_shutdown_workers", lambda: None)()  # waits a few seconds for each
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
 
 
 def _as_is(x: Any) -> Any:
