@@ -186,20 +186,26 @@ class Plain(nn.Module):
         return self.net(x).mean((2, 3))
 
 
+def make_plain(run, data):
+    """As `make`, without batch normalisation, in float64, all groups at the rate of plain SGD."""
+    torch.manual_seed(0)
+    method, _, pictures = make(run, data, Double(Plain()))
+    without_batch_norm(method)
+    method.double()
+    method.views.float()
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.05)
+    for group in optimizer.param_groups:
+        group.update(lr_scale=1.0, lr_fixed=False, start=0)
+    return method, optimizer, pictures
+
+
 @methods
 def test_micro_batches_have_the_loss_and_gradient_of_the_whole_batch(name):
     """In float64 and without batch normalisation, whose statistics would be those of the parts."""
     found = []
     for size in (0, 16):
         run, data = tiny(name, micro_batch=size)
-        torch.manual_seed(0)
-        made = make(run, data, Double(Plain()))
-        without_batch_norm(made[0])
-        made[0].double()
-        made[0].views.float()
-        made = (made[0], torch.optim.SGD(made[0].parameters(), lr=0.05), made[2])
-        for group in made[1].param_groups:
-            group.update(lr_scale=1.0, lr_fixed=False, start=0)
+        made = make_plain(run, data)
         values = losses(run, made, 0, 3)
         found.append((values, dict(made[0].state_dict())))
     (a, state_a), (b, state_b) = found
@@ -235,14 +241,7 @@ def test_accumulation_equals_the_whole_batch_for_means_over_samples(name):
     found = []
     for accumulate in (1, 4):
         run, data = tiny(name, accumulate=accumulate)
-        torch.manual_seed(0)
-        made = make(run, data, Double(Plain()))
-        without_batch_norm(made[0])
-        made[0].double()
-        made[0].views.float()
-        made = (made[0], torch.optim.SGD(made[0].parameters(), lr=0.05), made[2])
-        for group in made[1].param_groups:
-            group.update(lr_scale=1.0, lr_fixed=False, start=0)
+        made = make_plain(run, data)
         losses(run, made, 0, 2)
         found.append(torch.cat([p.detach().flatten() for p in made[0].parameters()]))
     gap = float((found[0] - found[1]).abs().max())
