@@ -179,7 +179,7 @@ def test_a_run_with_an_encoder_of_your_own_goes_on_exactly(tmp_path: Path, monke
     whole = mine(tmp_path / "whole")
     from selfsight import watch
 
-    answers = iter([0, 0, 15])  # a signal arrives during the third step
+    answers = iter([0, 0, 2 * 15])  # a signal arrives during the third step
     monkeypatch.setattr(watch.distributed, "agree", lambda number: next(answers))
     cut = mine(tmp_path / "cut")
     assert (cut.code, cut.summary["steps"]) == (143, 3)

@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from selfsight import assign
-from selfsight.assign import kmeans, pca_whiten, sinkhorn
+from selfsight.assign import balanced_labels, kmeans, pca_whiten, sinkhorn
 from selfsight.errors import WrongUse
 
 G4 = torch.tensor([[0.9, 0.8], [0.7, 0.1], [0.6, 0.5], [0.2, 0.3]], dtype=torch.float64)
@@ -80,10 +80,10 @@ def test_sinkhorn_shifts() -> None:
     torch.testing.assert_close(sinkhorn(by_row, 0.5, 500), sinkhorn(scores, 0.5, 500), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("k", [3, 5, 7])
 def test_sinkhorn_sharp_is_the_best_matching(k: int) -> None:
     """G6, over all permutations."""
-    scores = randn(k, k, seed=k)
+    scores = randn(k, k, seed=k) / 5  # the spread of cosines
     best = max(itertools.permutations(range(k)), key=lambda p: sum(float(scores[i, j]) for i, j in enumerate(p)))
     assert tuple(sinkhorn(scores, 1e-3, 500).argmax(1).tolist()) == best
 
@@ -112,8 +112,119 @@ def test_sinkhorn_stays_finite(dtype: torch.dtype) -> None:
         torch.testing.assert_close(q.sum(1), torch.ones(len(q)), atol=1e-5, rtol=0)
 
 
+def test_sinkhorn_of_half_precision_is_that_of_the_same_numbers_in_float32() -> None:
+    scores = (randn(16, 5) / 4).half()
+    assert torch.equal(sinkhorn(scores, 0.05, 3), sinkhorn(scores.float(), 0.05, 3))
+    assert (sinkhorn(scores, 0.05, 3) - sinkhorn(scores.double(), 0.05, 3)).abs().max() < 1e-5  # 20 in a half is not
+
+
+def test_sinkhorn_weights_count_rows() -> None:
+    """A weight of 2 is the row twice, of 0 is no row; columns get their part of the sum of the weights."""
+    scores = randn(9, 4) / 4
+    weights = torch.tensor([1.0, 0, 2, 1, 0, 1, 3, 1, 1], dtype=torch.float64)
+    repeated = scores.repeat_interleave(weights.long(), 0)
+    for iterations in (1, 3, 30):
+        q = sinkhorn(scores, 0.1, iterations, weights=weights)
+        wanted = sinkhorn(repeated, 0.1, iterations)
+        torch.testing.assert_close(q.repeat_interleave(weights.long(), 0), wanted, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        (weights[:, None] * sinkhorn(scores, 0.5, 300, weights=weights)).sum(0), randn(4) * 0 + 2.5
+    )
+    junk = torch.where(weights[:, None] > 0, scores, 1e4)  # padding may hold anything finite
+    kept = weights > 0
+    torch.testing.assert_close(
+        sinkhorn(junk, 0.1, 3, weights=weights)[kept], sinkhorn(scores[kept], 0.1, 3, weights=weights[kept])
+    )
+    assert torch.equal(sinkhorn(scores, 0.1, 3, weights=torch.ones(9)), sinkhorn(scores, 0.1, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sinkhorn_without_rows_that_count(dtype: torch.dtype) -> None:
+    scores = randn(5, 3).to(dtype)
+    for iterations in (0, 3):
+        q = sinkhorn(scores, 0.05, iterations, weights=torch.zeros(5))
+        torch.testing.assert_close(q, (scores / 0.05).softmax(1))
+    assert sinkhorn(scores[:0], 0.05, 3).shape == (0, 3)
+
+
 def test_sinkhorn_carries_no_gradient() -> None:
     assert not sinkhorn(randn(4, 3).requires_grad_(), 0.05, 3).requires_grad
+
+
+def softmax_codes(logits: Tensor, sharpness: float) -> Tensor:
+    """The converged assignment, by plain Sinkhorn."""
+    return sinkhorn(logits, 1 / sharpness, 1000)
+
+
+def classified(n: int, d: int, k: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    return randn(n, d, seed=seed), randn(k, d, seed=seed + 1) / d**0.5, randn(k, seed=seed + 2) / 5
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 10.0, 25.0])
+@pytest.mark.parametrize("cache", [0, 30 * 7 * 8, 2**30])
+def test_balanced_labels_are_those_of_converged_sinkhorn(
+    sharpness: float, cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether logits are kept, computed anew, or some of each."""
+    monkeypatch.setattr(assign, "_chunks", lambda x, k: (slice(i, min(i + 30, len(x))) for i in range(0, len(x), 30)))
+    x, w, b = classified(200, 16, 7)
+    labels = balanced_labels(x, w, b, sharpness, tolerance=1e-6, cache=cache)
+    q = softmax_codes(x @ w.T + b, sharpness)
+    assert (q.sum(0) - 200 / 7).abs().max() < 1e-4
+    assert torch.equal(labels, q.argmax(1))
+    alike = balanced_labels(x.float(), w.float(), b.float(), sharpness, cache=cache)
+    assert (alike == labels).double().mean() > 0.98
+
+
+def test_balanced_labels_are_balanced_where_the_classifier_is_not() -> None:
+    x, w, b = classified(2000, 16, 10)
+    b = b + torch.tensor([20.0] + [0.0] * 9)
+    assert ((x @ w.T + b).argmax(1) == 0).double().mean() > 0.9
+    counts = balanced_labels(x, w, b, 25.0).bincount(minlength=10)
+    assert counts.min() > 180
+    assert counts.max() < 220
+
+
+def test_balanced_labels_do_not_feel_a_bias() -> None:
+    x, w, b = classified(300, 16, 7)
+    labels = balanced_labels(x, w, b, 25.0, tolerance=1e-6)
+    assert torch.equal(labels, balanced_labels(x, w, b + randn(7, seed=9), 25.0, tolerance=1e-6))
+    assert torch.equal(labels, balanced_labels(x, w, b, 25.0, tolerance=1e-6))
+
+
+@pytest.mark.parametrize("k", [4, 6])
+def test_balanced_labels_sharp_are_the_best_matching(k: int) -> None:
+    x, w, b = classified(k, 3, k, seed=k)
+    logits = x @ w.T + b
+    best = max(itertools.permutations(range(k)), key=lambda p: sum(float(logits[i, j]) for i, j in enumerate(p)))
+    assert tuple(balanced_labels(x, w, b, 1e3, tolerance=1e-6, iterations=2000).tolist()) == best
+
+
+def test_balanced_labels_of_far_logits_stay_finite() -> None:
+    """Half of the classes are nobody's choice by far: their columns would be empty in float32."""
+    x, w, b = (t.float() for t in classified(400, 16, 10))
+    b = b - 40 * (torch.arange(10) >= 5)
+    labels = balanced_labels(x, w, b, 25.0)
+    assert labels.bincount(minlength=10).min() > 30
+    assert balanced_labels(x[:1], w, b, 25.0, iterations=5).shape == (1,)
+    assert balanced_labels(x.bfloat16(), w, b, 25.0).shape == (400,)
+    assert balanced_labels(torch.zeros(6, 3), torch.zeros(2, 3), torch.zeros(2), 25.0).shape == (6,)
+
+
+def test_balanced_labels_keep_to_their_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w, b = (t.float() for t in classified(3000, 8, 500))
+    monkeypatch.setattr(assign, "_chunks", lambda x, k: (slice(i, min(i + 100, len(x))) for i in range(0, len(x), 100)))
+    made: list[int] = []
+    addmm = torch.addmm
+
+    def counted(*args: Tensor, out: Tensor | None = None) -> Tensor:
+        made.append(out is None)
+        return addmm(*args) if out is None else addmm(*args, out=out)
+
+    monkeypatch.setattr(torch, "addmm", counted)
+    balanced_labels(x, w, b, 25.0, iterations=2, cache=11 * 100 * 500 * 4)
+    assert sum(made) == 11  # kept chunks
+    assert len(made) == 11 + 3 * 19  # two iterations and the labels compute the others
 
 
 def inertia(x: Tensor, labels: Tensor, centroids: Tensor) -> float:

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from selfsight import encoders
-from selfsight.encoders import ENCODERS, EncoderConfig, stems
+from selfsight.encoders import ENCODERS, EncoderConfig, regnet, stems, vit
 from selfsight.errors import WrongUse
 
-LIGHT = {"fastnet": 256, "fastnet-tiny": 32, "resnet18": 512, "resnet34": 512}
+LIGHT = {"fastnet": 256, "fastnet-tiny": 32, "resnet18": 512, "resnet34": 512, "vit-toy": 32, "vit-tiny": 192}
 MIDDLE = {"resnet50": 2048, "resnext50": 2048, "wide_resnet50_2": 2048}
 HEAVY = {"resnet101": 2048, "resnet152": 2048, "resnext101": 2048, "wide_resnet101_2": 2048}
+OTHERS = {"alexnet", *vit.SHAPES, *regnet.SHAPES}  # test_alexnet.py, test_vit.py, test_regnet.py
 TIMM = {"resnext50": "resnext50_32x4d", "resnext101": "resnext101_32x8d"}
 
 
@@ -23,7 +24,7 @@ def built(name: str, channels: int = 3, size: int = 32, **config: Any) -> Any:
 
 
 def test_every_encoder_is_tested() -> None:
-    assert {*LIGHT, *MIDDLE, *HEAVY} == set(ENCODERS)
+    assert {*LIGHT, *MIDDLE, *HEAVY, *OTHERS} == set(ENCODERS)
     assert all(entry.about for entry in ENCODERS.values())
 
 
@@ -58,22 +59,22 @@ def test_the_stem_follows_the_size(size: int) -> None:
     assert net.conv1.kernel_size == ((3, 3) if small else (7, 7))
     assert net.conv1.stride == ((1, 1) if small else (2, 2))
     assert isinstance(net.maxpool, nn.Identity) == small
-    assert net.made_by["stem"] == ("small" if small else "imagenet") == stems.choose(size)
+    assert net.made_by.settings["stem"] == ("small" if small else "imagenet") == stems.choose(size)
 
 
 @pytest.mark.parametrize(("stem", "side"), [("small", 64 // 8), ("legacy", 64 // 16), ("imagenet", 64 // 32)])
 def test_a_stem_can_be_chosen(stem: str, side: int) -> None:
     net = built("resnet18", size=224 if stem == "small" else 32, stem=stem)
-    assert net.made_by["stem"] == stem
+    assert net.made_by.settings["stem"] == stem
     with torch.no_grad():
         assert net.forward_features(torch.randn(1, 3, 64, 64)).shape[-2:] == (side, side)
 
 
 @pytest.mark.parametrize("size", [32, 64, 96, 224])
-@pytest.mark.parametrize("name", ["fastnet", "fastnet-tiny", "resnet18"])
+@pytest.mark.parametrize("name", ["fastnet", "fastnet-tiny", "resnet18", "alexnet", "regnety-200mf", "vit-toy"])
 def test_every_part_of_the_picture_counts(name: str, size: int) -> None:
     """Row T13: a change in any quadrant, or in the last rows and columns, changes the features."""
-    net = built(name, size=size, **({"zero_init_residual": False} if name == "resnet18" else {}))
+    net = built(name, size=size, **({"zero_init_residual": False} if name.startswith(("resnet", "regnet")) else {}))
     x = torch.randn(1, 3, size, size)
     half = size // 2
     regions = [(slice(a, a + half), slice(b, b + half)) for a in (0, half) for b in (0, half)]
@@ -147,5 +148,5 @@ def test_the_new_stem_is_initialised_as_timm_does() -> None:
 def test_wrong_use() -> None:
     with pytest.raises(WrongUse, match=r"unknown encoder 'resnet81'\. Perhaps you meant 'resnet18'"):
         encoders.build("resnet81", 3, 32)
-    with pytest.raises(WrongUse, match="fastnet has none"):
+    with pytest.raises(WrongUse, match=r"net\.norm is no setting of fastnet, which has none"):
         encoders.build("fastnet", 3, 32, EncoderConfig(norm="group"))

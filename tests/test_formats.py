@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 
 from selfsight import encoders, formats
-from selfsight.checkpoint import load_encoder, save_encoder
+from selfsight.checkpoint import Encoder, load_encoder, save_encoder
+from selfsight.encoders.stems import MadeBy
 from selfsight.errors import WrongUse
 
 
@@ -32,21 +33,21 @@ def saved(folder: Path, name: str, channels: int = 3, size: int = 32, **net: Any
 
 
 @pytest.mark.parametrize(
-    ("channels", "size", "net"),
+    ("name", "channels", "size", "net"),
     [
-        (3, 32, {}),  # small stem
-        (3, 128, {}),  # imagenet stem
-        (1, 32, {"stem": "legacy", "zero_init_residual": False}),
-        (3, 32, {"norm": "group", "output_stride": 16}),
+        ("resnet18", 3, 32, {}),  # small stem
+        ("resnet18", 3, 128, {}),  # imagenet stem
+        ("resnet18", 1, 32, {"stem": "legacy", "zero_init_residual": False}),
+        ("resnet50", 3, 32, {"norm": "group", "output_stride": 16}),  # basic blocks of timm have no dilation
+        ("vit-toy", 3, 32, {"drop_path": 0.2}),
+        ("regnety-200mf", 3, 32, {}),
+        ("regnety-200mf", 1, 128, {"output_stride": 16}),
+        ("vit-tiny", 1, 96, {"pool": "mean", "layer_scale": 1e-5, "patch": 16}),
     ],
 )
 def test_timm_builds_the_same_network_by_the_steps_in_the_header(
-    channels: int, size: int, net: dict[str, Any], tmp_path: Path
+    name: str, channels: int, size: int, net: dict[str, Any], tmp_path: Path
 ) -> None:
-    if net.get("output_stride"):
-        name = "resnet50"  # basic blocks of timm have no dilation
-    else:
-        name = "resnet18"
     run = saved(tmp_path, name, channels, size, **net)
     path = formats.export(run, "timm")
     assert path == tmp_path / "encoder-timm.safetensors"
@@ -62,8 +63,11 @@ def test_timm_builds_the_same_network_by_the_steps_in_the_header(
     assert "selfsight" not in "\n".join(about["steps"])
 
 
-def test_safetensors_is_the_encoder(tmp_path: Path) -> None:
-    run = saved(tmp_path, "fastnet-tiny")
+@pytest.mark.parametrize(
+    ("name", "net"), [("fastnet-tiny", {}), ("alexnet", {"sobel": True}), ("vit-toy", {"pool": "mean"})]
+)
+def test_safetensors_is_the_encoder(name: str, net: dict[str, Any], tmp_path: Path) -> None:
+    run = saved(tmp_path, name, **net)
     path = formats.export(run, "safetensors", tmp_path / "new" / "mine.safetensors")
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
@@ -89,8 +93,13 @@ def test_refused(tmp_path: Path) -> None:
 
 def test_an_export_that_differs_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = saved(tmp_path, "resnet18")
-    right = formats.resnet
-    monkeypatch.setattr(formats, "resnet", lambda **made: right(**{**made, "stem": "legacy"}))  # pools once too often
+    right = formats._made_by
+
+    def wrong(encoder: Encoder) -> MadeBy:
+        made = right(encoder)
+        return made._replace(settings={**made.settings, "stem": "legacy"})  # pools once too often
+
+    monkeypatch.setattr(formats, "_made_by", wrong)
     with pytest.raises(RuntimeError, match="it was removed"):
         formats.export(run, "timm")
     assert not (tmp_path / "encoder-timm.safetensors").exists()

@@ -12,6 +12,8 @@ from selfsight.recipes import RECIPES, recipe
 from selfsight.run import ProbeConfig, Run
 
 MARGIN = 0.15  #: k-NN above the untrained encoder
+SMALLER = {"fastnet": "fastnet-tiny", "vit-mini": "vit-toy"}
+TOKENS = 2.0  #: a transformer learns later: so many times as long
 EPOCHS = 5.0  #: of two whole views; of more views so many less that each method gets about the same time
 
 
@@ -19,8 +21,10 @@ def gate(run: Run[Any], tmp_path: Any, looks: int = 1) -> dict[str, Any]:
     """The run on `shapes` with a small network; its summary."""
     views = run.views
     epochs = EPOCHS * 2 / max(2.0, views.views + views.locals * (views.local_size / 24) ** 2)
+    epochs *= TOKENS if METHODS[run.method_name].tokens else 1.0
     run = replace(
-        run, data="shapes", encoder="fastnet-tiny", epochs=epochs, batch_size=128, out=str(tmp_path / "run"), quiet=True,
+        run, data="shapes", encoder=SMALLER.get(run.encoder, run.encoder), epochs=epochs, batch_size=128, quiet=True,
+        out=str(tmp_path / "run"),
         threads=min(4, os.cpu_count() or 1), probe=ProbeConfig(every=epochs / looks),
     )  # fmt: skip
     result = pretraining.start(run)

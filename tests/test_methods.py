@@ -27,7 +27,7 @@ class Facts:
     def __len__(self):
         return len(self.images)
 
-    def sweep(self, fn):
+    def sweep(self, fn, *, rng=None, train=False):
         with torch.no_grad():
             return torch.cat([fn(x) for x in self.images.split(7)])
 

@@ -9,9 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfsight.core import Method
+from selfsight.core import Method, Step
 from selfsight.errors import WrongUse
-from selfsight.optim import LARS, Muon, OptimizerConfig, build, clip, drop_unstarted, newton_schulz, set_rates
+from selfsight.optim import (
+    LARS,
+    Muon,
+    OptimizerConfig,
+    build,
+    clip,
+    decay_factor,
+    drop_unstarted,
+    newton_schulz,
+    set_rates,
+)
 
 
 class Toy(Method):
@@ -325,6 +335,49 @@ def test_clipping() -> None:
     params = gradients()
     assert clip(params, OptimizerConfig(clip_value=3.5)).item() == 13
     assert [p.grad.tolist() for p in params if p.grad is not None] == [[3, -3.5], [3.5]]
+    params = gradients()
+    assert clip(params, OptimizerConfig(clip_norm=6.0, clip_per="tensor")).item() == 13
+    found = [p.grad.tolist() for p in params if p.grad is not None]
+    assert found[0] == [3, -4]  # of length 5, while the other is cut to 6
+    assert found[1] == pytest.approx([6.0], rel=1e-5)
+
+
+def test_decay_follows_its_schedule_and_each_group_its_share() -> None:
+    method = Toy("late head")
+    config = OptimizerConfig(name="adamw", weight_decay=0.04, weight_decay_end=0.4)
+    optimizer = build(config, method, 256)
+    start = [group["weight_decay"] for group in optimizer.param_groups]
+    for at, expected in ((0, 1.0), (50, 5.5), (100, 10.0)):
+        step = Step(at, 100, 10, torch.Generator())
+        set_rates(optimizer, 1.0, 1.0, decay_factor(config, step))
+        for group, first in zip(optimizer.param_groups, start):
+            assert group["weight_decay"] == pytest.approx(first * expected)
+    assert decay_factor(OptimizerConfig(), step) == 1
+
+
+def test_tokens_of_a_transformer_do_not_decay() -> None:
+    class Tokens(Method):
+        def __init__(self) -> None:
+            super().__init__()
+            self.position, self.matrix = nn.Parameter(torch.ones(1, 5, 3)), nn.Parameter(torch.ones(2, 3))
+
+    for both in (False, True):
+        optimizer = build(OptimizerConfig(name="adamw", weight_decay=0.1, decay_bias_and_norm=both), Tokens(), 256)
+        decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+        assert sorted(decays.values()) == ([0.1, 0.1] if both else [0.0, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"weight_decay": 0.0, "weight_decay_end": 0.4}, "to start from"),
+        ({"weight_decay_end": -1.0}, "at least 0"),
+        ({"clip_per": "row"}, "all or tensor"),
+    ],
+)
+def test_wrong_decay_and_clipping_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(WrongUse, match=said):
+        OptimizerConfig(**fields)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,10 @@ def test_recipes_build(name: str) -> None:
     assert cls.local_views or not run.views.locals
     assert isinstance(run.image_size, int)
     stat = torch.full((3,), 0.5)
-    views = augment.build(run.views, run.image_size, 3, stat, stat)
+    with torch.device("meta"):
+        net: Any = encoders.build(run.encoder, 3, run.image_size, run.net)
+    assert net.dim > 0
+    views = augment.build(run.views, run.image_size, 3, stat, stat, getattr(net, "patch", 0))
     draws = views.draw(2, torch.Generator().manual_seed(0))
     pixels = torch.randint(0, 256, (2, 3, run.image_size, run.image_size), dtype=torch.uint8)
     made = views(pixels, draws)
@@ -70,9 +73,6 @@ def test_recipes_build(name: str) -> None:
     assert ("local" in made) == bool(run.views.locals)
     assert isinstance(run.batch_size, int)
     assert optim.peak_rate(run.optimizer, run.batch_size) > 0
-    with torch.device("meta"):
-        net: Any = encoders.build(run.encoder, 3, run.image_size, run.net)
-    assert net.dim > 0
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -80,7 +80,8 @@ def test_recipes_build(name: str) -> None:
 @pytest.mark.parametrize("size", [32, 64, 96, 224])
 def test_what_follows_the_data(method: str, cuda: bool, size: int) -> None:
     run, choices = resolve(recipe(method, "any"), pictures=3000, image_size=size, channels=3, cuda=cuda)
-    assert run.encoder == ("fastnet" if size <= 64 and not cuda else "resnet18")
+    small, large = ("vit-mini", "vit-small") if METHODS[method].tokens else ("fastnet", "resnet18")
+    assert run.encoder == (small if size <= 64 and not cuda else large)
     assert run.image_size == size
     assert run.views.policy == recipes.POLICIES_OF[method][0 if size <= 64 else 1]
     assert isinstance(run.batch_size, int)

@@ -41,10 +41,32 @@ class Double(nn.Module):
         return self.net(x.double())
 
 
+class DoubleTokens(Double):
+    """The same of a transformer: what methods ask of its tokens, too."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.net: Any = net
+        self.patch = self.net.patch
+
+    def tokens(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self.net.tokens(x.double(), *args, **kwargs)
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        return self.net.pooled(tokens)
+
+    def attention(self, x: Tensor) -> Tensor:
+        return self.net.attention(x.double())
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        return self.net.layers()
+
+
 def make_double(run: Run, data: DataSet) -> tuple[Any, torch.optim.Optimizer, Pictures]:
     """As `make`, all in float64."""
     torch.manual_seed(1)
-    encoder = Double(encoders.build(run.encoder, data.channels, data.image_size))
+    net = encoders.build(run.encoder, data.channels, data.image_size)
+    encoder = DoubleTokens(net) if isinstance(net, encoders.TokenEncoder) else Double(net)
     method, pictures = build(run, data, CPU, encoder)
     method.double()
     method.views.float()

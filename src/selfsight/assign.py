@@ -21,24 +21,42 @@ def _alone(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sinkhorn(
-    scores: Tensor, epsilon: float, iterations: int, all_sum: Reducer = _alone, all_max: Reducer = _alone
+    scores: Tensor,
+    epsilon: float,
+    iterations: int,
+    all_sum: Reducer = _alone,
+    all_max: Reducer = _alone,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Codes that spread the batch evenly over the prototypes. (B, K) -> (B, K): rows sum to 1, columns to about B / K.
 
     Sinkhorn-Knopp (Cuturi, arXiv 1306.0895; SwAV, arXiv 2006.09882, section 3.1) on exp(scores / epsilon), in the log
     domain, where no score overflows. Each iteration scales the prototypes, then the samples: with M = S / epsilon,
     v_k = -LSE_b(M_bk + u_b), u_b = -LSE_k(M_bk + v_k), and the result is softmax_k(M_bk + v_k). The constants 1/B and
-    1/K of the original cancel. Only the K sums cross processes, so the count of rows may differ between them.
+    1/K of the original cancel. Only the K sums cross processes, so the count of rows may differ between them, down to 0.
     Rows of a queue are concatenated by the caller, and cut off the result.
+
+    weights: (B,), what each row counts, >= 0: columns then get sum(weights) / K. A row of weight 0 has no influence; its
+    own code is what the prototypes' scales make of it.
     """
     m = (scores if scores.dtype == torch.float64 else scores.float()) / epsilon
-    u, v = m.new_zeros(len(m), 1), m.new_zeros(1, m.shape[1])
+    share = m.new_zeros(len(m), 1) if weights is None else weights.to(m.dtype).log()[:, None]
+    u, v, z = share, m.new_zeros(1, m.shape[1]), torch.empty_like(m)
+    nothing = m.new_full((1, m.shape[1]), -torch.inf)
     for _ in range(iterations):
-        shifted = m + u
-        top = all_max(shifted.amax(0, keepdim=True))
-        v = -(top + all_sum((shifted - top).exp_().sum(0, keepdim=True)).log())
-        u = -(m + v).logsumexp(1, keepdim=True)
-    return (m + v).softmax(1)
+        torch.add(m, u, out=z)
+        top = all_max(z.amax(0, keepdim=True) if len(m) else nothing)
+        top = top.masked_fill(top == -torch.inf, 0.0)  # where no row counts at all
+        v = -(top + all_sum(_exp(z, top).sum(0, keepdim=True)).log())
+        torch.add(m, v, out=z)
+        top = z.amax(1, keepdim=True)
+        u = share - top - _exp(z, top).sum(1, keepdim=True).log()
+    return torch.add(m, v, out=z).softmax(1)
+
+
+def _exp(z: Tensor, top: Tensor) -> Tensor:
+    """exp(z - top) in place, for z <= top. No smaller than e^-80: numbers below 1e-38 cost a CPU fifty times as much."""
+    return z.sub_(top).clamp_(min=-80).exp_()
 
 
 @torch.no_grad()
@@ -91,6 +109,80 @@ def kmeans(
 
 
 @torch.no_grad()
+def balanced_labels(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    sharpness: float,
+    *,
+    tolerance: float = 1e-3,
+    iterations: int = 1000,
+    cache: int = 0,
+    all_sum: Reducer = _alone,
+) -> Tensor:
+    """Labels of a whole data set by a classifier, all of them about equally often. (n, D), (K, D), (K,) -> (n,) int64.
+
+    Self-labelling (SeLa, arXiv 1911.05371, section 3.1): the assignment Q with rows of 1 and columns of N / K that is
+    likeliest under P = softmax(features weight' + bias), but for an entropy of 1 / sharpness; q_n = softmax_k(m_nk + v_k)
+    with m = sharpness * logits, and the label is the largest. Sinkhorn-Knopp in the log domain: with q from v, the columns
+    hold c_k = sum_n q_nk, and v_k falls by log(c_k K / N), until no column is off by more than `tolerance` of N / K, or
+    for `iterations`. Memory beyond the features is a chunk of n x K; logits of up to `cache` bytes are kept, all others
+    computed anew at each iteration.
+    """
+    x = features.detach() if features.dtype == torch.float64 else features.detach().float()
+    w, b = (sharpness * p.detach().to(x) for p in (weight, bias))
+    k, kept = len(w), dict[int, Tensor]()
+    total = all_sum(torch.full((), len(x), dtype=torch.float64, device=x.device))
+    v = torch.zeros(k, dtype=torch.float64, device=x.device)
+
+    def blocks() -> Iterator[tuple[slice, Tensor]]:
+        """Rows and their m + v, in a buffer that the next block overwrites."""
+        scratch, shift = x.new_empty(0), v.to(x.dtype)
+        for rows in _chunks(x, k):
+            scratch = scratch if len(scratch) else x.new_empty(rows.stop, k)
+            z = scratch[: rows.stop - rows.start]
+            if rows.start in kept:
+                yield rows, torch.add(kept[rows.start], shift, out=z)
+            elif (len(kept) + 1) * scratch.numel() * x.element_size() <= cache:
+                kept[rows.start] = torch.addmm(b, x[rows], w.T)
+                yield rows, torch.add(kept[rows.start], shift, out=z)
+            else:
+                yield rows, torch.addmm(b + shift, x[rows], w.T, out=z)
+
+    with torch.autocast(x.device.type, enabled=False):
+        for _ in range(iterations):
+            mass = v.new_zeros(k)
+            for _, z in blocks():
+                z = _exp(z, z.amax(1, keepdim=True))  # its floor keeps every column from being empty
+                mass += torch.mv(z.T, z.sum(1).reciprocal())
+            excess = (all_sum(mass) * (k / total)).log()  # log(c_k K / N)
+            if bool(excess.abs().max() < tolerance):
+                break
+            v -= excess
+        labels = torch.empty(len(x), dtype=torch.int64, device=x.device)
+        for rows, z in blocks():
+            labels[rows] = z.argmax(1)
+    return labels
+
+
+def uniform_rows(labels: Tensor, rng: torch.Generator) -> Tensor:
+    """Rows that sample pictures uniformly over clusters, shuffled. labels: (N,) int64 on the CPU -> (M,), M >= N.
+
+    Every cluster that is not empty comes in N // clusters + 1 times: a choice of its pictures where it has more than
+    that, else draws with replacement (DeepCluster, arXiv 1807.05520, section 3.3, and its code).
+    """
+    sizes = labels.bincount()
+    sizes = sizes[sizes > 0]
+    each = len(labels) // len(sizes) + 1
+    shuffled = torch.randperm(len(labels), generator=rng)
+    by_cluster = shuffled[labels[shuffled].argsort(stable=True)]  # clusters in turn, each in random order
+    within = (torch.rand(len(sizes), each, generator=rng) * sizes[:, None]).long().clamp(max=sizes[:, None] - 1)
+    within = torch.where(sizes[:, None] > each, torch.arange(each), within)
+    rows = by_cluster[(sizes.cumsum(0) - sizes)[:, None] + within].flatten()
+    return rows[torch.randperm(len(rows), generator=rng)]
+
+
+@torch.no_grad()
 def pca_whiten(x: Tensor, dim: int, all_sum: Reducer = _alone) -> Tensor:
     """The first `dim` principal components at unit variance. (n, D) -> (n, min(dim, D)), mean 0 and covariance I.
 
@@ -115,8 +207,12 @@ def pca_whiten(x: Tensor, dim: int, all_sum: Reducer = _alone) -> Tensor:
 
 
 def _chunks(x: Tensor, k: int) -> Iterator[slice]:
-    """Slices of the rows of x such that a (chunk, k) float32 block takes 4 MB, a cache's worth, or 128 MB on a GPU."""
-    size = max(1, (2**20 if x.device.type == "cpu" else 2**25) // k)
+    """Slices of the rows of x such that a (chunk, k) float32 block takes 16 MB, or 128 MB on a GPU.
+
+    It fits a CPU's last cache, and is large enough for its threads to meet seldom: where others keep the cores busy, each
+    meeting waits for them.
+    """
+    size = max(1, (2**22 if x.device.type == "cpu" else 2**25) // k)
     return (slice(i, min(i + size, len(x))) for i in range(0, len(x), size))
 
 

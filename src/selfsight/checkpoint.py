@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from selfsight import encoders
+from selfsight import distributed, encoders
 from selfsight._version import __version__
 from selfsight.errors import WrongUse
 
@@ -55,6 +55,19 @@ class Checkpoint(NamedTuple):
     extra: dict[str, Any]  #: seconds so far, best k-NN, ... (plain numbers and strings)
 
 
+def gathered(tree: Any) -> Any:
+    """The same state with sharded tensors whole, on the CPU of the first process; None in their place on the others.
+
+    Every process must call it. One tensor at a time is whole elsewhere than there.
+    """
+    if isinstance(tree, dict):
+        return {name: gathered(value) for name, value in tree.items()}
+    if not isinstance(tree, Tensor) or not distributed.is_sharded(tree):
+        return tree
+    whole = distributed.whole(tree)
+    return whole.cpu() if distributed.rank() == 0 else None
+
+
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint."""
     content = {"format": FORMAT, "version": __version__, **checkpoint._asdict()}
@@ -70,7 +83,8 @@ def load(path: Path) -> Checkpoint:
     if not path.is_file():
         raise WrongUse(f"no checkpoint at {str(path)!r}: give the run folder that `selfsight pretrain` wrote")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # several processes map the file, whose pages they share
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=distributed.world() > 1)
     except Exception as error:  # torch raises many kinds for files that are not its own
         raise WrongUse(
             f"{str(path)!r} is not a readable checkpoint ({type(error).__name__}): give another file"
@@ -88,7 +102,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_into(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    """Load weights exactly. Raises WrongUse if they belong to another architecture or method."""
+    """Load whole weights exactly, into shards too. Raises WrongUse if they belong to another architecture or method."""
     own = module.state_dict()
     missing, extra = own.keys() - state.keys(), state.keys() - own.keys()
     shape = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
@@ -98,7 +112,23 @@ def load_into(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
             f"{what} does not fit this method and encoder ({len(missing)} entries missing, {len(extra)} unknown, "
             f"{len(shape)} of another shape; first: {first}): use the settings it was made with"
         )
-    module.load_state_dict(state)
+    for name, value in own.items():
+        distributed.write(value, state[name])
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the state of an optimizer, whole, into one whose parameters may be sharded."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def cut(value: Any, p: Tensor) -> Any:
+        if not distributed.is_sharded(p) or not isinstance(value, Tensor) or value.shape != p.shape:
+            return value
+        mine = torch.zeros_like(p)
+        distributed.write(mine, value)
+        return mine
+
+    each = {i: {name: cut(value, params[i]) for name, value in found.items()} for i, found in state["state"].items()}
+    optimizer.load_state_dict({**state, "state": each})
 
 
 class Encoder(nn.Module):
@@ -124,12 +154,14 @@ class Encoder(nn.Module):
 
 
 def save_encoder(path: Path, net: nn.Module, header: dict[str, Any]) -> None:
-    """Weights of the bare encoder as safetensors; `header` says how to rebuild it (JSON).
+    """Weights of the bare encoder as safetensors; `header` says how to rebuild it (JSON). Every process must call it.
 
     One entry of metadata alone: the library writes several in any order, and equal encoders make equal files.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    atomic(path, lambda part: save_file(state, part, {"selfsight": json.dumps(header)}))
+    found = gathered(net.state_dict())
+    if distributed.rank() == 0:
+        state = {name: value.detach().cpu().contiguous() for name, value in found.items()}
+        atomic(path, lambda part: save_file(state, part, {"selfsight": json.dumps(header)}))
 
 
 def load_encoder(path: Path, net: nn.Module | None = None) -> Encoder:

@@ -71,11 +71,16 @@ class Data(Protocol):
         """N, number of training pictures."""
         ...
 
-    def sweep(self, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    def sweep(
+        self, fn: Callable[[Tensor], Tensor], *, rng: torch.Generator | None = None, train: bool = False
+    ) -> Tensor:
         """Apply `fn` to every picture, in index order, without gradient, in eval mode of the module that `fn` is.
 
-        `fn`: normalised (b, C, S, S) float, whole pictures without augmentation -> (b, ...). Returns (N, ...) on the
-        device, equal on every process. The method's training mode is as before afterwards.
+        fn: normalised (b, C, S, S) float -> (b, ...); a module, or a method of one.
+        rng: None: whole pictures without augmentation. A generator: the first of the method's whole views, drawn from it.
+        train: in train mode instead; batch statistics are those of parts of the data, running ones stand still.
+
+        Returns (N, ...) on the device, equal on every process. The training mode is as before afterwards.
         """
         ...
 
@@ -104,7 +109,10 @@ class Method(nn.Module):
     global_views: ClassVar[int] = 2  #: how many whole views the method reads
     more_views: ClassVar[bool] = False  #: it reads more of them, too
     local_views: ClassVar[bool] = False  #: it reads small crops, too
+    tokens: ClassVar[bool] = False  #: it works on the tokens of a transformer
+    masked: ClassVar[bool] = False  #: it reads views["mask"], (V, B, T) bool; its encoder has patches
     labelled: ClassVar[bool] = False  #: it reads views["label"], (1, B) int64; supervised reference points only
+    reorders: bool = False  #: `order` says what an epoch sees; decoding then never runs ahead into the next epoch
     encoder: nn.Module  #: (B, C, S, S) -> (B, D), what training leaves behind
     views: Any  #: a ViewMaker
 
@@ -133,12 +141,25 @@ class Method(nn.Module):
     def before_step(self, step: Step, data: Data) -> None:
         """Optional hook, before the views of a step are made."""
 
+    def order(self, step: Step) -> Tensor | None:
+        """Optional hook of a method that `reorders`: the rows that an epoch sees, (N,) int64 on the CPU, repeats allowed.
+
+        Asked after `before_step` of the epoch's first step, and again wherever a run resumes inside the epoch: a pure
+        function of state that changes at epoch starts only, and of `step`, the epoch's first, whose rng is the epoch's.
+        None: every picture once, in random order.
+        """
+        return None
+
     def after_step(self, step: Step, carry: dict[str, Tensor]) -> None:
         """Optional hook, after the optimizer's step. `carry` holds the rows of *all* ranks, detached."""
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Groups of trainable parameters: `params`, and any of start (step), lr_scale, lr_fixed, momentum, weight_decay."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def assignment(self) -> Tensor | None:
+        """Cluster of every training picture, (N,) or (H, N) int64: each probe compares it with the labels, if any."""
+        return None
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, S, S) normalised -> (B, D) the head's output, for the health monitors; default: the encoder's."""

@@ -1,4 +1,8 @@
-"""The only file that knows there may be more than one process. Legend: W processes, B rows of one process."""
+"""What methods, loop and optimizers need to know of several processes. Legend: W processes, B rows of one process.
+
+Only this file and sharding.py import torch.distributed. A tensor is *sharded* if each process holds some of its first
+axis (a DTensor of FSDP2); `shard`, `whole`, `write` and `norms` take any tensor, so their callers need not ask.
+"""
 
 import os
 import signal
@@ -35,6 +39,8 @@ def start(device: torch.device) -> None:
     """Join the group that torchrun announced in the environment; alone, do nothing."""
     if is_worker() and not td.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # where collectives work, and shards lie
         td.init_process_group(backend, timeout=timedelta(minutes=30))
         if backend != "gloo":  # small numbers of the host travel beside the device's queue of work
             global _hosts
@@ -156,7 +162,7 @@ def wrap(module: nn.Module) -> nn.Module:
     Buffers are not broadcast: they are equal by construction (hooks see the rows of all ranks), and a contract
     test proves it.
     """
-    if world() == 1:
+    if world() == 1 or any(is_sharded(p) for p in module.parameters()):  # shards average their gradients themselves
         return module
     with warnings.catch_warnings():  # the newer name of the flag copies buffers once more at the start
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
@@ -164,10 +170,60 @@ def wrap(module: nn.Module) -> nn.Module:
 
 
 def without_sync(model: nn.Module, skip: bool) -> AbstractContextManager[None]:
-    """While `skip`, backward passes of a wrapped module leave gradients local (all but the last micro-batch)."""
+    """While `skip`, backward passes of a wrapped module leave gradients local (all but the last micro-batch).
+
+    Sharded modules reduce the gradients of every micro-batch, so that whole ones never pile up.
+    """
     if skip and isinstance(model, DistributedDataParallel):
         return cast(AbstractContextManager[None], model.no_sync())
     return nullcontext()
+
+
+def is_sharded(x: Tensor) -> bool:
+    """Whether each process holds a part of this tensor."""
+    return hasattr(x, "to_local")  # DTensor, whose import takes most of a second
+
+
+def shard(x: Any) -> Tensor:
+    """This process's rows of a sharded tensor, in place of which they can be changed; any other tensor as it is."""
+    return cast(Tensor, x.detach().to_local() if is_sharded(x) else x)
+
+
+def part(x: Tensor, like: Tensor) -> Tensor:
+    """Of a whole tensor the rows that this process holds of `like`; all of it if `like` is not sharded."""
+    return x[rank() * _share(like) :][: len(shard(like))] if is_sharded(like) else x
+
+
+@torch.no_grad()
+def join(x: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `part`: the whole tensor, from what each process holds of it. Every process must call this."""
+    if not is_sharded(like):
+        return x
+    rows = x.new_zeros(_share(like), *x.shape[1:])
+    rows[: len(x)] = x
+    return gather(rows)[: len(like)]
+
+
+def whole(x: Tensor) -> Tensor:
+    """A sharded tensor put together, on every process; any other tensor as it is. Every process must call this."""
+    return join(shard(x), x)
+
+
+def _share(x: Tensor) -> int:
+    return -(-len(x) // world())
+
+
+@torch.no_grad()
+def write(target: Tensor, value: Tensor) -> None:
+    """Copy a whole tensor, equal on every process, into `target`, sharded or not."""
+    shard(target).copy_(part(value, target))
+
+
+@torch.no_grad()
+def norms(parts: list[Tensor], sharded: bool) -> Tensor:
+    """Euclidean norm of each tensor, of which this process holds `parts` if they are sharded: (tensors,)."""
+    each = torch.stack(torch._foreach_norm(parts))
+    return all_sum(each.square()).sqrt() if sharded else each
 
 
 STATUS = "SELFSIGHT_STATUS"  #: environment variable: the file in which the first worker leaves its exit code

@@ -2,14 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from selfsight.checkpoint import Encoder, atomic, check_out, load_encoder, save_encoder
-from selfsight.encoders.stems import resnet
+from selfsight.encoders.stems import MadeBy
 from selfsight.errors import WrongUse, perhaps
 
 FORMATS = {
@@ -51,42 +50,31 @@ def export(run: str | Path, format: str = "timm", out: str | Path | None = None)
 def _timm(encoder: Encoder, path: Path) -> None:
     made = _made_by(encoder)
     about = {
-        "settings": made,
-        "steps": timm_steps(made),
+        "settings": made.settings,
+        "steps": [
+            "import timm, torch",
+            "from safetensors.torch import load_file",
+            *made.steps,
+            "model.load_state_dict(load_file(FILE))",
+        ],
         **{k: encoder.header[k] for k in ("mean", "std", "image_size")},
     }
     state = {key: value.contiguous() for key, value in encoder.net.state_dict().items()}
     atomic(path, lambda part: save_file(state, part, {"timm": json.dumps(about), "format": "pt"}))
-    fresh = resnet(**made)
+    fresh = made.build(**made.settings)
     fresh.load_state_dict(load_file(path))
     _compare(encoder.net, fresh, encoder, path)
 
 
-def _made_by(encoder: Encoder) -> dict[str, Any]:
+def _made_by(encoder: Encoder) -> MadeBy:
     """How timm makes this network. Raises WrongUse if it does not."""
-    made: dict[str, Any] | None = getattr(encoder.net, "made_by", None)
+    made: MadeBy | None = getattr(encoder.net, "made_by", None)
     if made is None:
         raise WrongUse(
             f"encoder {encoder.header['encoder']!r}{' on Sobel edges' if encoder.header['net'].get('sobel') else ''} is "
             "not a timm model: export it with --format safetensors"
         )
     return made
-
-
-def timm_steps(made: dict[str, Any]) -> list[str]:
-    """Lines of Python that build the same network with timm alone."""
-    extra = f", output_stride={made['output_stride']}" if made["output_stride"] != 32 else ""
-    lines = ["import timm, torch", "from safetensors.torch import load_file"]
-    if made["norm"] == "group":
-        lines.append("norm = lambda channels, **_: torch.nn.GroupNorm(32, channels)")
-        extra += ", norm_layer=norm"
-    lines.append(f"model = timm.create_model({made['name']!r}, num_classes=0, in_chans={made['channels']}{extra})")
-    if made["stem"] != "imagenet":
-        width = "model.conv1.out_channels"
-        lines.append(f"model.conv1 = torch.nn.Conv2d({made['channels']}, {width}, 3, stride=1, padding=1, bias=False)")
-    if made["stem"] == "small":
-        lines.append("model.maxpool = torch.nn.Identity()")
-    return [*lines, "model.load_state_dict(load_file(FILE))"]
 
 
 def _compare(ours: nn.Module, theirs: nn.Module, encoder: Encoder, path: Path) -> None:

@@ -130,6 +130,22 @@ def monitors(features: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
     return found
 
 
+@torch.no_grad()
+def assignments(codes: Tensor) -> dict[str, Tensor]:
+    """What the verdict reads of K-way assignments, (B, K) rows that sum to 1: logs of a method, () each.
+
+    Entropy relative to log K of single rows (`code_entropy`: 1 says nothing) and of their mean (`mean_code_entropy`: 0
+    says the same of all), and the share of outputs that win a row (`used`).
+    """
+    top, mean = math.log(codes.shape[1]), codes.mean(0)
+    used = torch.zeros_like(mean).index_fill_(0, codes.argmax(1), 1.0).mean()
+    return {
+        "code_entropy": -torch.special.xlogy(codes, codes).sum(1).mean() / top,
+        "mean_code_entropy": -torch.special.xlogy(mean, mean).sum() / top,
+        "used": used,
+    }
+
+
 def verdict(
     now: Mapping[str, float],
     losses: Sequence[tuple[int, float]],

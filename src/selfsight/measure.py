@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
+from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
 from selfsight import health
@@ -86,6 +87,18 @@ def monitors(method: Method, pictures: Pictures, probe: ProbeConfig, seed: int) 
     rows = sample(len(pictures), probe.samples, seed, 2)
     found = health.monitors(pictures.sweep(method.encoder, rows), pictures.sweep(method.embed, rows))
     return {name: float(value) for name, value in found.items()}
+
+
+def nmi_labels(method: Method, pictures: Pictures) -> dict[str, float]:
+    """How far the method's clusters agree with the classes: normalised mutual information, the mean over heads.
+
+    Empty for a method without clusters, or pictures without labels. Pictures in no cluster, below 0, are left out.
+    """
+    found, labels = method.assignment(), pictures.part.labels
+    if found is None or labels is None:
+        return {}
+    heads = [normalized_mutual_info_score(labels[h >= 0], h[h >= 0]) for h in found.cpu().view(-1, len(labels))]
+    return {"nmi_labels": sum(heads) / len(heads)}
 
 
 def nearest_pictures(

@@ -1,13 +1,14 @@
 """Modules that two methods share. Legend: V views, B batch, C channels, D features, K prototypes, Q rows of a queue."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -60,6 +61,32 @@ def each_view(net: nn.Module, views: Tensor, joint: bool) -> Tensor:
     return torch.stack([net(view) for view in views])
 
 
+def multi_crop(encoder: nn.Module, views: Mapping[str, Tensor]) -> Tensor:
+    """Features of all crops, whole ones first: "global" and "local" (V, B, ...) -> (crops * B, D), crop by crop.
+
+    One pass per size, so that batch statistics are those of crops of one size.
+    """
+    return torch.cat([encoder(views[name].flatten(0, 1)) for name in ("global", "local") if name in views])
+
+
+def activated(encoder: nn.Module, features: Tensor) -> Tensor:
+    """Features as a classifier reads them: after the ReLU that encoders with `pre_activation` (AlexNet) leave out."""
+    return F.relu(features) if getattr(encoder, "pre_activation", False) else features
+
+
+def share(count: int) -> slice:
+    """This process's part of `count` rows that all processes have; the last parts may be short, or empty."""
+    size = -(-count // distributed.world())
+    start = min(count, distributed.rank() * size)
+    return slice(start, min(count, start + size))
+
+
+def collect(rows: Tensor, count: int) -> Tensor:
+    """What every process made of its `share`, put together: (share, ...) -> (count, ...), without gradient."""
+    missing = -(-count // distributed.world()) - len(rows)
+    return distributed.gather(torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]))[:count]
+
+
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Inside, batch normalisation in train mode uses its batch but leaves the running statistics alone."""
@@ -77,11 +104,17 @@ class Ema(nn.Module):
     """A frozen copy that follows: teacher <- m * teacher + (1 - m) * student, over parameters only.
 
     Buffers are not averaged: the copy runs in train mode and keeps its own batch statistics, as in MoCo, BYOL and DINO.
+    Dropout and stochastic depth are the student's alone.
     """
 
     def __init__(self, module: nn.Module):
         super().__init__()
         self.module = copy.deepcopy(module).requires_grad_(False)
+        for m in self.module.modules():
+            if isinstance(m, nn.Dropout):
+                m.p = 0.0
+            elif isinstance(m, DropPath):
+                m.drop_prob = 0.0
 
     @torch.no_grad()
     def follow(self, module: nn.Module, momentum: float) -> None:

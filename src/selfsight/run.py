@@ -103,12 +103,16 @@ class Run(Generic[M]):
     micro_batch: int = 0
     """Pictures, over all processes, that are encoded at a time: the memory of so many, with the loss and gradient of the
     whole batch (but batch normalisation sees the parts). Each picture is encoded twice. 0: the whole batch at once."""
+    checkpoint_activations: bool = False
+    """Residual blocks keep their input only and are computed again in the backward pass: less memory, the same result."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 if a start-up probe finds it right and faster, else fp32."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     processes: int = 1
     """Processes on this machine; above 1, torchrun starts them."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """ddp: each process holds the whole network; fsdp: its share of every parameter, gradient and optimizer state."""
     threads: int = 0
     """CPU threads of each process; 0: as torch chooses."""
     deterministic: bool = False

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import timm
@@ -165,6 +165,10 @@ def choose_precision(run: Run[Any], method: Method, device: torch.device) -> tup
     assert isinstance(run.image_size, int)
     if run.precision != "auto":
         return run, f"precision {run.precision}: as asked"
+    if run.strategy == "fsdp":  # shards cannot be copied for a trial
+        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        picked: Literal["bf16", "fp32"] = "bf16" if half else "fp32"
+        return dataclasses.replace(run, precision=picked), f"precision {picked}: {device.type}, not timed under fsdp"
     size, channels = run.views.size or run.image_size, len(method.views.mean)
     assert isinstance(run.batch_size, int)
     share = run.batch_size * run.views.views // run.processes
@@ -251,19 +255,21 @@ class Session:
         }  # fmt: skip
 
     def save(self, folder: Path, name: str, text: str) -> None:
-        """Write a checkpoint (the first process does)."""
+        """Write a checkpoint: the first process does, and every one must call it."""
+        method = checkpoint.gathered(self.method.state_dict())
+        optimizer = checkpoint.gathered(self.optimizer.state_dict())
         if distributed.rank() == 0:
             extra = {
                 "seconds": self.seconds, "best": self.best, "baselines": json.dumps(self.baselines),
                 "encoder": json.dumps(self.header()),
             }  # fmt: skip
-            state = checkpoint.Checkpoint(self.done, self.method.state_dict(), self.optimizer.state_dict(), text, extra)
+            state = checkpoint.Checkpoint(self.done, method, optimizer, text, extra)
             checkpoint.save(folder / "checkpoints" / name, state)
 
     def restore(self, saved: checkpoint.Checkpoint, where: str) -> None:
         """Go back to a checkpoint."""
         checkpoint.load_into(self.method, saved.method, where)
-        self.optimizer.load_state_dict(saved.optimizer)
+        checkpoint.load_optimizer(self.optimizer, saved.optimizer)
         self.done, self.seconds, self.best = saved.step, saved.extra["seconds"], saved.extra["best"]
         self.baselines = json.loads(saved.extra["baselines"])
 

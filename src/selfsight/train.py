@@ -1,6 +1,6 @@
 """The loop. It never asks which method it trains; read core.py first.
 
-order -> draw -> own rows -> rates -> before_step -> views -> forward, backward -> optimizer -> after_step
+rates -> before_step -> order, draws, own rows -> views -> forward, backward -> optimizer -> after_step
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from selfsight.data import DataSet, Part
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
 from selfsight.nn import frozen_statistics, sync_batch_norm
+from selfsight.recompute import checkpoint_blocks
 from selfsight.rng import Stream, generator, seed_of
 from selfsight.run import Run
 
@@ -27,16 +28,17 @@ Batch = Images | dict[str, Tensor]
 
 
 @contextmanager
-def evaluating(module: Any) -> Iterator[None]:
-    """Eval mode and no gradient inside; afterwards every submodule's training flag is what it was."""
-    flags = [(m, m.training) for m in module.modules()] if isinstance(module, nn.Module) else []
+def evaluating(module: Any, train: bool = False) -> Iterator[None]:
+    """No gradient inside, and eval mode, or train mode with running statistics that stand still; flags come back."""
+    parts = list(module.modules()) if isinstance(module, nn.Module) else []
+    flags = [m.training for m in parts]
     try:
-        for m, _ in flags:
-            m.training = False
-        with torch.no_grad():
+        for m in parts:
+            m.training = train
+        with torch.no_grad(), frozen_statistics(module) if train and parts else nullcontext():
             yield
     finally:
-        for m, training in flags:
+        for m, training in zip(parts, flags, strict=True):
             m.training = training
 
 
@@ -55,14 +57,40 @@ class Pictures:
         """Whole pictures without augmentation: (b,) -> (b, C, S, S) normalised, on the device."""
         return self.views.plain(to_device(self.part.gather(rows), self.device), size or self.image_size)
 
-    def sweep(self, fn: Callable[[Tensor], Tensor], rows: Tensor | None = None, chunk: int = 256) -> Tensor:
-        """Apply `fn` to every picture (or to `rows`), in order; see core.Data. Every process does its share."""
+    def augmented(self, rows: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        """The first whole view of pictures: (b,), their draws -> (b, C, s, s) normalised, on the device."""
+        first: Tensor = self.views(to_device(self.part.gather(rows), self.device), draws)["global"][0]
+        return first
+
+    def sweep(
+        self,
+        fn: Callable[[Tensor], Tensor],
+        rows: Tensor | None = None,
+        chunk: int = 256,
+        *,
+        rng: torch.Generator | None = None,
+        train: bool = False,
+    ) -> Tensor:
+        """Apply `fn` to every picture (or to `rows`), in order; see core.Data. Every process does its share.
+
+        In train mode batch statistics are those of `chunk` pictures, whatever the number of processes; the last chunk
+        is filled up from the start.
+        """
         rows = torch.arange(len(self)) if rows is None else rows
-        share = -(-len(rows) // distributed.world())
-        mine = (torch.arange(share) + distributed.rank() * share).clamp(max=len(rows) - 1)  # equal shares, end padded
-        with evaluating(fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None)):
-            done = torch.cat([fn(self.plain(r)) for r in rows[mine].split(chunk)])
-            return distributed.gather(done)[: len(rows)]
+        count, world = len(rows), distributed.world()
+        at = torch.arange(-(-count // chunk) * chunk if train else count) % count
+        done: list[Tensor] = []
+        with evaluating(fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None), train):
+            for part in at.split(chunk if train else chunk * world):  # parts end where draws do
+                mine = distributed.own(torch.arange(-(-len(part) // world) * world) % len(part))
+                if rng is None:
+                    x = self.plain(rows[part[mine]])
+                else:
+                    made = [self.views.draw(chunk, rng) for _ in range(-(-len(part) // chunk))]
+                    draws = {name: torch.cat([draw[name] for draw in made])[mine] for name in made[0]}
+                    x = self.augmented(rows[part[mine]], draws)
+                done.append(distributed.gather(fn(x))[: len(part)])
+            return torch.cat(done)[:count]
 
 
 class Done(NamedTuple):
@@ -118,6 +146,9 @@ def build(
         raise WrongUse(
             f"{run.method_name} reads no local crops: leave out --views.locals, or choose a method such as swav"
         )
+    if cls.masked != (run.views.mask != "none"):
+        how = "hides patches: set --views.mask block" if cls.masked else "hides no patches: leave out --views.mask"
+        raise WrongUse(f"{run.method_name} {how}")
     assert isinstance(run.image_size, int)
     torch.manual_seed(seed_of(run.seed, Stream.INIT))
     if encoder is None:
@@ -125,11 +156,25 @@ def build(
     train_data = Pictures(data.train, run.image_size, data.channels, device, len(data.classes or ()))
     method = cls(run.method, encoder, train_data)
     assert isinstance(run.batch_size, int)
-    batch = run.batch_size // run.accumulate
-    method.check(batch, (run.micro_batch or batch) // distributed.world())
-    method.views = train_data.views = augment.build(run.views, run.image_size, data.channels, data.mean, data.std)
-    if distributed.world() > 1:
+    batch, world = run.batch_size // run.accumulate, distributed.world()
+    if batch % world or run.micro_batch % world:  # torchrun's processes, which the settings do not know of
+        raise WrongUse(
+            f"--batch-size {run.batch_size} (--accumulate {run.accumulate}, --micro-batch {run.micro_batch}) does not "
+            f"divide among {world} processes: choose multiples of {world}"
+        )
+    method.check(batch, (run.micro_batch or batch) // world)
+    method.views = train_data.views = augment.build(
+        run.views, run.image_size, data.channels, data.mean, data.std, int(getattr(encoder, "patch", 0))
+    )
+    if world > 1:
         sync_batch_norm(method)
+    if run.checkpoint_activations:
+        checkpoint_blocks(method)
+    if run.strategy == "fsdp":
+        from selfsight.sharding import shard  # a slow import
+
+        shard(method, device)
+        return method.to(device), train_data  # shards have no other layout
     return method.to(device).to(memory_format=torch.channels_last), train_data
 
 
@@ -159,35 +204,46 @@ def steps(
     assert isinstance(run.batch_size, int)
     batch, seed, per_epoch = run.batch_size, run.seed, len(data) // run.batch_size
     stop = run.steps if stop is None else min(stop, run.steps)
+    epochs = range(start // per_epoch, -(-stop // per_epoch))
+    whole = [(max(start, e * per_epoch), min(stop, (e + 1) * per_epoch)) for e in epochs]
     model = distributed.wrap(_Pass(method))
     peak = optim.peak_rate(run.optimizer, batch)
     views = batch * sum(len(group.policies) for group in method.views.groups)
     waiting: deque[tuple[Tensor, dict[str, Tensor]]] = deque()
 
-    def ahead() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    def at(index: int, stream: Stream, key: int) -> Step:
+        return Step(index, run.steps, per_epoch, generator(seed, stream, key))
+
+    def ahead(first: int, last: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Rows and draws of this process, step by step; decoders may run ahead of the loop."""
-        epoch, permutation = -1, torch.empty(0)
-        for index in range(start, stop):
+        epoch, rows = -1, torch.empty(0)
+        for index in range(first, last):
             if index // per_epoch != epoch:
                 epoch = index // per_epoch
-                permutation = order(seed, epoch, len(data))
-            rows = permutation[index % per_epoch * batch :][:batch]
+                chosen = method.order(at(epoch * per_epoch, Stream.ORDER, epoch)) if method.reorders else None
+                rows = order(seed, epoch, len(data)) if chosen is None else chosen
             draws = method.views.draw(batch, generator(seed, Stream.VIEWS, index))
-            waiting.append((distributed.own(rows), {name: distributed.own(d) for name, d in draws.items()}))
+            own = distributed.own(rows[index % per_epoch * batch :][:batch])
+            waiting.append((own, {name: distributed.own(d) for name, d in draws.items()}))
             yield waiting[-1]
 
+    def fed() -> Iterator[Batch]:
+        """Pictures of the steps. What reorders is asked for an epoch's rows when the loop has got there."""
+        for first, last in whole if method.reorders else [(start, stop)]:
+            yield from data.part.feed(ahead(first, last), method.views)
+
     method.train()
-    feed = iter(data.part.feed(ahead(), method.views))
+    feed = fed()
     for index in range(start, stop):
+        step = at(index, Stream.SHARED, index)
+        factor = optim.factor(run.schedule, step)
+        optim.set_rates(optimizer, peak, factor, optim.decay_factor(run.optimizer, step))
+        torch.manual_seed(seed_of(seed, Stream.SHARED, index))
+        method.before_step(step, data)
         began = time.perf_counter()
         images = next(feed)
         waited = time.perf_counter() - began
         rows, draws = waiting.popleft()
-        step = Step(index, run.steps, per_epoch, generator(seed, Stream.SHARED, index))
-        factor = optim.factor(run.schedule, step)
-        optim.set_rates(optimizer, peak, factor)
-        torch.manual_seed(seed_of(seed, Stream.SHARED, index))
-        method.before_step(step, data)
         labels = data.part.labels[rows] if method.labelled and data.part.labels is not None else None
         batch_of = _Batch(method, to_device(images, data.device), draws, rows, labels, data.device)
         outputs = _forward_backward(model, batch_of, step, run)

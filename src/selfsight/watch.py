@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from selfsight import checkpoint, distributed, health, measure
+from selfsight.analysis import save_attention
+from selfsight.encoders import TokenEncoder
 from selfsight.session import Session, due
 from selfsight.track import Tracker
 from selfsight.train import Done, steps
@@ -76,13 +78,12 @@ class Watch:
             if at in probes:
                 self.look()
                 lap += self.spent
-            if at in exports and distributed.rank() == 0:
+            if at in exports:
                 name = f"encoder-{at:07d}.safetensors"
                 checkpoint.save_encoder(self.folder / "checkpoints" / name, session.method.encoder, session.header())
-            stop = distributed.agree(caught[0] if caught else 0)
-            regular = at % run.checkpoint_every == 0 if run.checkpoint_every else (
-                at % session.per_epoch == 0 or time.monotonic() - saved > 60
-            )  # fmt: skip
+            overdue = time.monotonic() - saved > 60  # of one clock or more; all processes save at once
+            stop, late = divmod(distributed.agree(2 * (caught[0] if caught else 0) + overdue), 2)
+            regular = at % run.checkpoint_every == 0 if run.checkpoint_every else late or at % session.per_epoch == 0
             if stop or regular or at == run.steps:
                 session.save(self.folder, "last.pt", self.text)
                 saved = time.monotonic()
@@ -132,7 +133,7 @@ class Watch:
         """Measure k-NN and health; keep the best encoder by k-NN."""
         began = time.monotonic()
         session = self.session
-        found = self.judge()
+        found = self.judge() | measure.nmi_labels(session.method, session.train)
         self.study()
         self.tracker.measure(session.done, {"health": self.verdict.status, "why": self.verdict.why, **found})
         if self.verdict.remedy:
@@ -140,7 +141,7 @@ class Watch:
         self.knn = session.ask()
         if self.knn is not None:
             self.tracker.measure(session.done, {"knn": self.knn})
-            if self.knn["top1"] > session.best:
+            if distributed.agree(self.knn["top1"] > session.best):  # all processes save, or none
                 session.best = self.knn["top1"]
                 session.save(self.folder, "best.pt", self.text)
         self.spent = time.monotonic() - began
@@ -173,8 +174,7 @@ class Watch:
         for found in (held, test):
             if found:
                 self.tracker.measure(session.done, {"final_knn": found})
-        if distributed.rank() == 0:
-            checkpoint.save_encoder(self.folder / "encoder.safetensors", session.method.encoder, session.header())
+        checkpoint.save_encoder(self.folder / "encoder.safetensors", session.method.encoder, session.header())
         return {**self.summary(), "holdout": held, "test": test}
 
 
@@ -183,14 +183,16 @@ def _export_steps(every: float, per_epoch: int, total: int) -> set[int]:
 
 
 def save_pictures(session: Session, folder: Path) -> None:
-    """Pictures for the report: neighbours of samples, and a grid of views."""
+    """Pictures for the report: neighbours of samples, attention maps of a transformer, and a grid of views."""
+    figures = folder / "figures"
+    if isinstance(session.method.encoder, TokenEncoder):
+        save_attention(session.train, session.method.encoder, session.run.seed, figures / "attention.png")
     held = session.held or session.train
     arrays = measure.nearest_pictures(session.method.encoder, session.train, held, session.run.seed)
     if distributed.rank() != 0:  # every process takes part in the search, the first one writes
         return
     if session.data.classes:
         arrays["class_names"] = np.array(session.data.classes)
-    figures = folder / "figures"
     checkpoint.atomic(figures / "neighbours.npz", lambda part: _savez(part, arrays))
     measure.save_preview(session.train, session.run.seed, figures / "views.png")
 

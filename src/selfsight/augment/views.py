@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from selfsight.augment import geometry
 from selfsight.augment.apply import DRAWS, Group, Normal, make
+from selfsight.augment.masks import MaskKind, Masks
 from selfsight.augment.policies import POLICIES, Policy, entry, multi_crop
 from selfsight.core import Images, Views
 from selfsight.errors import WrongUse
@@ -59,6 +60,12 @@ class ViewsConfig:
     """Subtract the data's mean and divide by its deviation."""
     clean: bool = False
     """Add the whole picture without augmentation as the view "clean"."""
+    mask: MaskKind = "none"
+    """Hide patches of the whole views, for methods that predict them: block (rectangles) or random (single patches)."""
+    mask_ratio: tuple[float, float] = (0.1, 0.5)
+    """Share of the patches that a mask hides, drawn from this range."""
+    mask_share: float = 0.5
+    """Share of the whole views that get a mask."""
 
 
 class Crops(nn.Module):
@@ -72,18 +79,25 @@ class Crops(nn.Module):
     std: Tensor
 
     def __init__(
-        self, groups: tuple[Group, ...], mean: Tensor, std: Tensor, *, exact: bool = False, clean: int = 0
-    ) -> None:
+        self, groups: tuple[Group, ...], mean: Tensor, std: Tensor, *, exact: bool = False, clean: int = 0,
+        masks: Masks | None = None,
+    ) -> None:  # fmt: skip
         """mean, std: (C,) in [0, 1] units, what the views are normalised with; clean: side of "clean", 0: none."""
         super().__init__()
-        self.groups, self.exact, self.clean = groups, exact, clean
+        self.groups, self.exact, self.clean, self.masks = groups, exact, clean, masks
         self._numbers = list(zip(mean.tolist(), std.tolist(), strict=True))
         self.register_buffer("mean", mean.float().clone(), persistent=False)
         self.register_buffer("std", std.float().clone(), persistent=False)
 
     def draw(self, count: int, rng: torch.Generator) -> dict[str, Tensor]:
-        """Uniforms of `count` pictures: group name -> (count, V, DRAWS) float32 in [0, 1), on the CPU."""
-        return {g.name: torch.rand(count, len(g.policies), DRAWS, generator=rng) for g in self.groups}
+        """Uniforms of `count` pictures: group name -> (count, V, DRAWS) float32 in [0, 1), on the CPU.
+
+        With masks also "mask": (count, V, T) bool, which patches of the whole views are hidden.
+        """
+        draws = {g.name: torch.rand(count, len(g.policies), DRAWS, generator=rng) for g in self.groups}
+        if self.masks:
+            draws["mask"] = self.masks.draw(count, len(self.groups[0].policies), rng)
+        return draws
 
     def crop_boxes(self, draws: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
         """Boxes of the groups in `draws`: sizes (B, 2) -> name -> (B, V, 4) int64 top, left, height, width."""
@@ -126,7 +140,7 @@ class Crops(nn.Module):
             draws: the same rows of `draw`, on the CPU.
 
         Returns:
-            Group name -> (V, B, C, s, s) float32; "clean" -> (1, B, C, s, s).
+            Group name -> (V, B, C, s, s) float32; "clean" -> (1, B, C, s, s); "mask" -> (V, B, T) bool.
         """
         views: Views = {}
         for group in self.groups:
@@ -137,6 +151,8 @@ class Crops(nn.Module):
         if self.clean:
             given = images["clean"][0] if isinstance(images, Mapping) else images
             views["clean"] = self.plain(given, self.clean)[None]
+        if self.masks:
+            views["mask"] = draws["mask"].transpose(0, 1).contiguous().to(self.mean.device, non_blocking=True)
         return views
 
     @torch.no_grad()
@@ -170,11 +186,11 @@ class Crops(nn.Module):
 
 def _refuse(config: ViewsConfig) -> None:
     """Raise WrongUse for numbers that make no sense."""
-    for field in ("gray", "blur", "solarise", "rotate"):
+    for field in ("gray", "blur", "solarise", "rotate", "mask_share"):
         value = getattr(config, field)
         if value is not None and not 0 <= value <= 1:
             raise WrongUse(f"views.{field} is a probability, not {value}; give a number from 0 to 1")
-    for field in ("scale", "local_scale"):
+    for field in ("scale", "local_scale", "mask_ratio"):
         bounds = getattr(config, field)
         if bounds is not None and not 0 < bounds[0] <= bounds[1] <= 1:
             raise WrongUse(f"views.{field} {bounds} is not a range of areas; give two numbers, 0 < low <= high <= 1")
@@ -185,7 +201,7 @@ def _refuse(config: ViewsConfig) -> None:
         raise WrongUse("views.policy 'auto' stands for the method's policy; give a name when building views by hand")
 
 
-def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std: Tensor) -> Crops:
+def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std: Tensor, patch: int = 0) -> Crops:
     """The views that a configuration describes.
 
     Args:
@@ -193,14 +209,18 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         image_size: side of a view where the configuration says 0.
         channels: of the pictures.
         mean, std: (C,) of the data in [0, 1] units.
+        patch: side of the encoder's patches in pixels, which masks consist of; 0: it has none.
 
     Returns:
         A module with the groups "global" (and "local", "clean" if asked for).
 
     Raises:
-        WrongUse: an unknown policy, numbers that make no sense, colour operations on pictures that are not RGB.
+        WrongUse: an unknown policy, numbers that make no sense, colour operations on pictures that are not RGB, masks
+            for an encoder without patches.
     """
     _refuse(config)
+    if config.mask != "none" and not patch:
+        raise WrongUse("views.mask hides patches, and this encoder has none: use a transformer such as vit-small")
     known, size = entry(config.policy), config.size or image_size
     changes: dict[str, object] = {
         field: getattr(config, field)
@@ -235,7 +255,9 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         groups.append(Group("local", config.local_size or crops.size, tuple(adapted(p, small) for p in bases)))
     if not config.normalise:
         mean, std = torch.zeros(channels), torch.ones(channels)
-    return Crops(tuple(groups), mean, std, exact=config.colour == "exact", clean=size if config.clean else 0)
+    masks = None if config.mask == "none" else Masks(config.mask, size // patch, config.mask_ratio, config.mask_share)
+    clean = size if config.clean else 0
+    return Crops(tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks)
 
 
 @torch.no_grad()

@@ -1,19 +1,22 @@
-"""The encoders: a name, a stem that fits the picture size, an `nn.Module` with `.dim`.
+"""The encoders: a name, a stem or patch that fits the picture size, an `nn.Module` with `.dim`.
 
-`forward`: (B, C, S, S) normalised -> (B, D), global average pooling, any S. ResNets come from timm, so that export to
-timm is the identity.
+`forward`: (B, C, S, S) normalised -> (B, D), any S (multiples of the patch for transformers). ResNets, RegNets and
+transformers come from timm, so that export to timm is the identity.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Literal
 
 from torch import nn
 
-from selfsight.encoders import stems
+from selfsight.encoders import regnet, stems, vit
+from selfsight.encoders.alexnet import AlexNet
+from selfsight.encoders.blocks import blocks_of as blocks_of
 from selfsight.encoders.fastnet import FastNet
 from selfsight.encoders.sobel import OnEdges
+from selfsight.encoders.vit import TokenEncoder as TokenEncoder
 from selfsight.errors import WrongUse, perhaps
 
 
@@ -22,15 +25,28 @@ class EncoderConfig:
     """How a named encoder is built."""
 
     stem: Literal["auto", "small", "imagenet", "legacy"] = "auto"
-    """ResNets: `small` 3x3 without pooling, `imagenet` 7x7 stride 2 + pooling, `legacy` 3x3 + pooling; auto: small up to 96 px."""
+    """ResNets: `small` 3x3 without pooling, `imagenet` 7x7 stride 2 + pooling, `legacy` 3x3 + pooling; auto: small up to 96 px.
+    RegNets: `small` leaves out the strides of stem and first stage."""
     zero_init_residual: bool = True
-    """ResNets: the last normalisation of each residual branch starts at 0."""
+    """ResNets, RegNets: the last normalisation of each residual branch starts at 0."""
     norm: Literal["batch", "group"] = "batch"
     """ResNets: batch normalisation, or group normalisation (32 groups), which needs no batch."""
     output_stride: Literal[8, 16, 32] = 32
-    """ResNets: below 32, late strides become dilations."""
+    """ResNets, RegNets: below 32, late strides become dilations."""
     sobel: bool = False
     """The network sees Sobel edges instead of colours (2 channels), as DeepCluster does."""
+    patch: int = 0
+    """Transformers: side of a patch in pixels; 0: 4 up to 48 px, 8 up to 128 px, else 16."""
+    drop_path: float = 0.0
+    """Transformers: how often a residual branch of the last block is left out in training; linearly less before it."""
+    pool: Literal["cls", "mean"] = "cls"
+    """Transformers: the features are the class token, or the mean of the patch tokens."""
+    layer_scale: float = 0.0
+    """Transformers: initial factor of the residual branches (LayerScale); 0: none."""
+
+    def __post_init__(self) -> None:
+        if self.patch < 0 or self.layer_scale < 0 or not 0 <= self.drop_path < 1:
+            raise WrongUse("net.patch and net.layer_scale must be 0 or more, net.drop_path at least 0 and less than 1")
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,18 @@ class Encoder:
     about: str
 
 
+def _only(name: str, config: EncoderConfig, *used: str) -> None:
+    """WrongUse if a setting is changed that this encoder does not have."""
+    for field in fields(config):
+        if field.name not in (*used, "sobel") and getattr(config, field.name) != field.default:
+            raise WrongUse(
+                f"net.{field.name} is no setting of {name}, which has {', '.join(used) or 'none'}: leave it out, or "
+                "choose another --encoder"
+            )
+
+
 def _resnet(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
+    _only(name, config, "stem", "zero_init_residual", "norm", "output_stride")
     return stems.resnet(
         name,
         channels,
@@ -52,10 +79,38 @@ def _resnet(name: str, channels: int, image_size: int, config: EncoderConfig) ->
     )
 
 
+def _regnet(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
+    _only(name, config, "stem", "zero_init_residual", "output_stride")
+    return regnet.regnet(
+        name,
+        channels,
+        stem=stems.choose(image_size) if config.stem == "auto" else config.stem,
+        zero_init_residual=config.zero_init_residual,
+        output_stride=config.output_stride,
+    )
+
+
+def _alexnet(channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
+    _only("alexnet", config)
+    return AlexNet(channels, image_size)
+
+
 def _fastnet(channels: int, image_size: int, config: EncoderConfig, **widths: tuple[int, ...]) -> nn.Module:
-    if replace(config, sobel=False) != EncoderConfig():
-        raise WrongUse("net.* settings are for ResNets; fastnet has none: leave them out or choose --encoder resnet18")
+    _only("fastnet", config)
     return FastNet(channels=channels, **widths)
+
+
+def _vit(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
+    _only(name, config, "patch", "drop_path", "pool", "layer_scale")
+    return vit.ViT(
+        name,
+        channels,
+        image_size,
+        patch=config.patch,
+        drop_path=config.drop_path,
+        pool=config.pool,
+        layer_scale=config.layer_scale,
+    )
 
 
 ENCODERS: dict[str, Encoder] = {
@@ -76,6 +131,17 @@ ENCODERS: dict[str, Encoder] = {
             ("wide_resnet50_2", "wide_resnet50_2", "Wide-ResNet-50-2, D = 2048"),
             ("wide_resnet101_2", "wide_resnet101_2", "Wide-ResNet-101-2, D = 2048"),
         )
+    },
+    **{
+        name: Encoder(partial(_regnet, name), f"RegNetY, {shape.millions} million parameters, D = {shape.dim}")
+        for name, shape in regnet.SHAPES.items()
+    },
+    "alexnet": Encoder(_alexnet, "AlexNet with batch normalisation, D = 4096 before the last ReLU; 1024 below 128 px"),
+    **{
+        name: Encoder(
+            partial(_vit, name), f"vision transformer, {shape.depth} blocks, {shape.heads} heads, D = {shape.dim}"
+        )
+        for name, shape in vit.SHAPES.items()
     },
 }
 

@@ -20,7 +20,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
     )
 
 
-class _Stage(nn.Module):
+class Stage(nn.Module):
     """A convolution to the new width (and side), then a residual one: y = f(x), y + g(y)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -64,7 +64,7 @@ class FastNet(nn.Module):
         self.dim = widths[-1]
         self.stem = _conv(channels, widths[0], 4, 2)
         self.stages = nn.ModuleList(
-            _Stage(inputs, outputs, stride=1 if i == 0 else 2)
+            Stage(inputs, outputs, stride=1 if i == 0 else 2)
             for i, (inputs, outputs) in enumerate(zip((widths[0], *widths), widths, strict=False))
         )
 

@@ -27,6 +27,7 @@ class OnEdges(nn.Module):
         """net: an encoder with two input channels and `.dim`."""
         super().__init__()
         self.sobel, self.net, self.dim = Sobel(), net, net.dim
+        self.pre_activation = getattr(net, "pre_activation", False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.sobel(x))

@@ -1,11 +1,20 @@
 """ResNets of timm with a stem that fits the picture: small, imagenet or legacy."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import timm
 from torch import nn
 
 Stem = Literal["small", "imagenet", "legacy"]
+
+
+class MadeBy(NamedTuple):
+    """How the network of an encoder is made anew, for export to timm."""
+
+    build: Callable[..., nn.Module]
+    settings: dict[str, Any]  #: arguments of `build`; plain values
+    steps: list[str]  #: lines of Python that make `model`, the same network, with timm and torch alone
 
 
 class GroupNorm32(nn.GroupNorm):
@@ -55,5 +64,20 @@ def resnet(
     if stem == "small":
         net.maxpool = nn.Identity()
     net.dim = net.num_features
-    net.made_by = {"name": name, "channels": channels, "stem": stem, "norm": norm, "output_stride": output_stride}
+    settings = {"name": name, "channels": channels, "stem": stem, "norm": norm, "output_stride": output_stride}
+    net.made_by = MadeBy(resnet, settings, _steps(name, channels, stem, norm, output_stride))
     return net
+
+
+def _steps(name: str, channels: int, stem: Stem, norm: str, output_stride: int) -> list[str]:
+    lines, extra = [], f", output_stride={output_stride}" if output_stride != 32 else ""
+    if norm == "group":
+        lines.append("norm = lambda channels, **_: torch.nn.GroupNorm(32, channels)")
+        extra += ", norm_layer=norm"
+    lines.append(f"model = timm.create_model({name!r}, num_classes=0, in_chans={channels}{extra})")
+    if stem != "imagenet":
+        width = "model.conv1.out_channels"
+        lines.append(f"model.conv1 = torch.nn.Conv2d({channels}, {width}, 3, stride=1, padding=1, bias=False)")
+    if stem == "small":
+        lines.append("model.maxpool = torch.nn.Identity()")
+    return lines

@@ -5,14 +5,20 @@ from selfsight.errors import WrongUse, perhaps
 from selfsight.methods.barlowtwins import BarlowTwins
 from selfsight.methods.byol import BYOL
 from selfsight.methods.deepcluster import DeepCluster
+from selfsight.methods.deepclusterv2 import DeepClusterV2
+from selfsight.methods.dino import DINO
+from selfsight.methods.dinov2 import DINOv2
 from selfsight.methods.directcopy import DirectCopy
 from selfsight.methods.directpred import DirectPred
 from selfsight.methods.empssl import EMPSSL
+from selfsight.methods.ibot import IBOT
 from selfsight.methods.lejepa import LeJEPA
 from selfsight.methods.moco import MoCo
 from selfsight.methods.mocov3 import MoCoV3
+from selfsight.methods.msn import MSN
 from selfsight.methods.nnclr import NNCLR
 from selfsight.methods.relic import ReLIC
+from selfsight.methods.sela import SeLa
 from selfsight.methods.simclr import SimCLR
 from selfsight.methods.simsiam import SimSiam
 from selfsight.methods.supcon import SupCon
@@ -40,6 +46,12 @@ METHODS: dict[str, type[Method]] = {
     "empssl": EMPSSL,
     "swav": SwAV,
     "deepcluster": DeepCluster,
+    "deepclusterv2": DeepClusterV2,
+    "sela": SeLa,
+    "dino": DINO,
+    "ibot": IBOT,
+    "dinov2": DINOv2,
+    "msn": MSN,
     "supcon": SupCon,
     "supervised": Supervised,
 }

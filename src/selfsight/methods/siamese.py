@@ -130,7 +130,7 @@ class Siamese(Method):
         self.target = Ema(nn.Sequential(encoder, self.projector)) if config.target == "ema" else None  # starts equal
         self.register_buffer("correlation", torch.zeros(config.dim, config.dim))  # F
         if config.predictor == "closed-form":
-            self.matrix.copy_(torch.eye(config.dim))
+            distributed.write(self._weights[0], torch.eye(config.dim))
         elif config.symmetric:
             self._symmetrise()
 
@@ -145,9 +145,13 @@ class Siamese(Method):
         return linear.requires_grad_(not fixed)
 
     @property
+    def _weights(self) -> list[Tensor]:
+        return [m.weight for m in self.predictor.modules() if isinstance(m, nn.Linear)]
+
+    @property
     def matrix(self) -> Tensor:
         """W_p, (D, D): the predictor's weight; of an mlp the product of its two, without normalisation and ReLU."""
-        weights = [m.weight.detach() for m in self.predictor.modules() if isinstance(m, nn.Linear)]
+        weights = [distributed.whole(w.detach()) for w in self._weights]
         return weights[0] if len(weights) == 1 else weights[1] @ weights[0]
 
     def encode(self, views: Views, step: Step) -> Views:
@@ -177,7 +181,8 @@ class Siamese(Method):
         fresh = carry["correlation"].mean(0)
         self.correlation.lerp_(fresh, 1.0 if step.index == 0 else 1 - config.rho)
         if config.predictor == "closed-form" and step.index % config.every == 0:
-            self.matrix.copy_(predictor_from(self.correlation, config.epsilon, config.power, config.normalise))
+            found = predictor_from(self.correlation, config.epsilon, config.power, config.normalise)
+            distributed.write(self._weights[0], found)
         elif config.symmetric:
             self._symmetrise()
         if self.target is not None:
@@ -186,10 +191,10 @@ class Siamese(Method):
 
     @torch.no_grad()
     def _symmetrise(self) -> None:
-        weights = [m.weight for m in self.predictor.modules() if isinstance(m, nn.Linear)]
-        mean = (weights[0] + weights[-1].T) / 2  # of one matrix: with its own transpose
-        weights[0].copy_(mean)
-        weights[-1].copy_(mean.T)
+        first, last = self._weights[0], self._weights[-1]
+        mean = (distributed.whole(first) + distributed.whole(last).T) / 2  # of one matrix: with its own transpose
+        distributed.write(first, mean)
+        distributed.write(last, mean.T)
 
     def param_groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = []

@@ -2,18 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsight import distributed
+from selfsight import distributed, health
 from selfsight.assign import sinkhorn
 from selfsight.core import Data, Method, Output, Step, Views
 from selfsight.errors import WrongUse
 from selfsight.losses import swapped_prediction
-from selfsight.nn import Prototypes, Queue, mlp
+from selfsight.nn import Prototypes, Queue, mlp, multi_crop
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class SwAVConfig:
     """Width of the projector's hidden layer."""
     dim: int = 128
     """Width of the embedding."""
+    layers: int = 2
+    """Linear layers of the projector (SEER: 3)."""
+    norm: Literal["batch", "none"] = "batch"
+    """Normalisation of the projector's hidden layers (SEER: none)."""
     prototypes: int = 3000
     """Number of prototypes K."""
     temperature: float = 0.1
@@ -32,6 +36,8 @@ class SwAVConfig:
     """Entropy of the codes (eq. 3): smaller is sharper."""
     iterations: int = 3
     """Sinkhorn iterations."""
+    hard_steps: int = 0
+    """First steps whose codes are hard: all of the weight on the best prototype. -1: every step."""
     queue: int = 0
     """Past embeddings, per coded view, that balance the codes together with the batch; for batches below 4 K. 0: none."""
     queue_from_step: int = 0
@@ -42,8 +48,10 @@ class SwAVConfig:
     def __post_init__(self) -> None:
         if self.temperature <= 0 or self.epsilon <= 0:
             raise WrongUse("method.temperature and method.epsilon must be above 0 (0.1 and 0.05 in the paper)")
-        if min(self.hidden, self.dim, self.iterations) < 1 or self.prototypes < 2:
-            raise WrongUse("method.hidden, dim and iterations must be at least 1, method.prototypes at least 2")
+        if min(self.hidden, self.dim, self.layers, self.iterations) < 1 or self.prototypes < 2:
+            raise WrongUse("method.hidden, dim, layers and iterations must be at least 1, method.prototypes at least 2")
+        if self.norm not in ("batch", "none"):
+            raise WrongUse(f"method.norm is {self.norm!r}: use batch or none")
         if min(self.queue, self.queue_from_step, self.freeze_steps) < 0:
             raise WrongUse("method.queue, queue_from_step and freeze_steps must not be negative")
 
@@ -57,7 +65,8 @@ class SwAV(Method):
     def __init__(self, config: SwAVConfig, encoder: nn.Module, data: Data) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
-        self.projector = mlp([int(encoder.dim), config.hidden, config.dim], norm="batch")  # type: ignore[arg-type]
+        widths = [int(encoder.dim), *[config.hidden] * (config.layers - 1), config.dim]  # type: ignore[arg-type]
+        self.projector = mlp(widths, norm=config.norm)
         self.prototypes = Prototypes(config.dim, config.prototypes)
         self.queues = nn.ModuleList(Queue(config.queue, config.dim) for _ in range(2 if config.queue else 0))
 
@@ -66,9 +75,7 @@ class SwAV(Method):
 
     def encode(self, views: Views, step: Step) -> Views:
         count = views["global"].shape[1]
-        # one encoder pass per resolution, one head pass over all crops, crop-major
-        features = [self.encoder(x.flatten(0, 1)) for x in (views["global"], views.get("local")) if x is not None]
-        z = self.projector(torch.cat(features))
+        z = self.projector(multi_crop(self.encoder, views))  # one pass of the head over all crops
         z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)  # half precision is raised
         return {
             "scores": self.prototypes(z).unflatten(0, (-1, count)),
@@ -80,32 +87,20 @@ class SwAV(Method):
         codes = [self.codes(scores[i].detach(), i, step) for i in range(2)]
         loss = swapped_prediction(list(scores), codes, self.config.temperature)  # eq. 1 and 6
         carry = {f"z{i}": outputs["z"][i].detach() for i in range(len(self.queues))}
-        return Output(loss, self.monitors(torch.cat(codes)), carry)
+        return Output(loss, health.assignments(torch.cat(codes)), carry)
 
     @torch.no_grad()
     def codes(self, scores: Tensor, view: int, step: Step) -> Tensor:
         """Codes of this process's rows, balanced over the global batch and the queue. (B, K) -> (B, K)."""
-        everyone = distributed.gather(scores)
-        pushed = (step.index - self.config.queue_from_step) * len(everyone)
+        rows, pushed = scores, (step.index - self.config.queue_from_step) * len(scores) * distributed.world()
         if self.queues and pushed >= self.config.queue:  # a half-filled queue would soak up prototype mass
-            past = self.prototypes(self.queues[view].rows)
-            balanced = sinkhorn(torch.cat([everyone, past]), self.config.epsilon, self.config.iterations)
-        else:
-            balanced = sinkhorn(everyone, self.config.epsilon, self.config.iterations)
-        return distributed.own(balanced[: len(everyone)])
-
-    @torch.no_grad()
-    def monitors(self, codes: Tensor) -> dict[str, Tensor]:
-        """Entropy of the mean code, and of single codes, relative to log K; share of prototypes that win a row."""
-        top = math.log(self.config.prototypes)
-        mean = codes.mean(0)
-        rows = -(codes * codes.clamp(min=1e-30).log()).sum(1).mean() / top
-        used = torch.zeros_like(mean).index_fill_(0, codes.argmax(1), 1.0).mean()
-        return {
-            "code_entropy": rows,
-            "mean_code_entropy": -(mean * mean.clamp(min=1e-30).log()).sum() / top,
-            "used": used,
-        }
+            past = self.queues[view].rows[distributed.rank() :: distributed.world()]  # type: ignore[index]  # each once
+            rows = torch.cat([scores, self.prototypes(past)])
+        reducers = distributed.all_sum, distributed.all_max
+        codes = sinkhorn(rows, self.config.epsilon, self.config.iterations, *reducers)[: len(scores)]
+        if self.config.hard_steps < 0 or step.index < self.config.hard_steps:
+            codes = torch.zeros_like(codes).scatter_(1, codes.argmax(1, keepdim=True), 1.0)
+        return codes
 
     def after_step(self, step: Step, carry: dict[str, Tensor]) -> None:
         if step.index >= self.config.queue_from_step:

@@ -4,7 +4,7 @@ from selfsight.optim.build import build, clip, drop_unstarted, peak_rate, set_ra
 from selfsight.optim.config import OptimizerConfig, ScheduleConfig
 from selfsight.optim.lars import LARS
 from selfsight.optim.muon import Muon, newton_schulz
-from selfsight.optim.schedule import cosine_ramp, factor
+from selfsight.optim.schedule import cosine_ramp, decay_factor, factor
 
 __all__ = [
     "LARS",
@@ -14,6 +14,7 @@ __all__ = [
     "build",
     "clip",
     "cosine_ramp",
+    "decay_factor",
     "drop_unstarted",
     "factor",
     "newton_schulz",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from selfsight import distributed
 from selfsight.core import Method
 from selfsight.optim.config import OptimizerConfig
 from selfsight.optim.lars import LARS
@@ -39,7 +40,7 @@ def build(config: OptimizerConfig, method: Method, batch_size: int) -> Optimizer
         return Muon(groups, lr=peak, nesterov=config.nesterov, steps=config.muon_steps)
     # fused is several times faster than a loop over tensors, on CPUs too; elementwise, hence deterministic
     devices = {p.device.type for group in groups for p in group["params"]}
-    fused = devices <= {"cpu", "cuda"}
+    fused = devices <= {"cpu", "cuda"} and not any(distributed.is_sharded(p) for g in groups for p in g["params"])
     if config.name == "sgd":
         optimizer: Optimizer = torch.optim.SGD(
             groups, lr=peak, nesterov=config.nesterov, momentum=config.momentum, fused=fused
@@ -57,10 +58,11 @@ def build(config: OptimizerConfig, method: Method, batch_size: int) -> Optimizer
     return optimizer
 
 
-def set_rates(optimizer: Optimizer, peak: float, factor: float) -> None:
-    """Set each group's rate to peak * lr_scale * factor; groups with lr_fixed leave the factor out."""
+def set_rates(optimizer: Optimizer, peak: float, factor: float, decay_factor: float = 1.0) -> None:
+    """Set each group's rate to peak * lr_scale * factor (groups with lr_fixed leave the factor out), and its decay."""
     for group in optimizer.param_groups:
         group["lr"] = peak * group["lr_scale"] * (1.0 if group["lr_fixed"] else factor)
+        group["weight_decay"] = group.setdefault("decay", group["weight_decay"]) * decay_factor
 
 
 def drop_unstarted(optimizer: Optimizer, step_index: int) -> None:
@@ -71,14 +73,21 @@ def drop_unstarted(optimizer: Optimizer, step_index: int) -> None:
                 p.grad = None
 
 
+@torch.no_grad()
 def clip(params: Iterable[Tensor], config: OptimizerConfig) -> Tensor:
     """Clip the gradients in place by norm or by value, as configured. Returns the norm before that, (), and no sync."""
-    params = [p for p in params if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+    found = [p.grad for p in params if p.grad is not None]
+    if not found:
+        return torch.zeros(())
+    grads = [distributed.shard(g) for g in found]
+    each = distributed.norms(grads, distributed.is_sharded(found[0]))
+    norm = torch.linalg.vector_norm(each)
     if config.clip_norm:
-        nn.utils.clip_grads_with_norm_(params, config.clip_norm, norm)
+        lengths = each if config.clip_per == "tensor" else norm.expand_as(each)
+        torch._foreach_mul_(grads, list((config.clip_norm / (lengths + 1e-6)).clamp(max=1.0).unbind()))
     if config.clip_value:
-        nn.utils.clip_grad_value_(params, config.clip_value)
+        torch._foreach_clamp_min_(grads, -config.clip_value)
+        torch._foreach_clamp_max_(grads, config.clip_value)
     return norm
 
 
@@ -109,7 +118,8 @@ def _split(config: OptimizerConfig, group: dict[str, Any], peak: float) -> list[
     parts: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     alike = config.decay_bias_and_norm and config.bias_and_norm_lr == 1  # biases and norms are as matrices
     for p in group["params"]:
-        parts.setdefault((p.ndim <= 1 and not alike, config.name == "muon" and not is_matrix(p)), []).append(p)
+        thin = p.ndim <= 1 or (p.ndim == 3 and len(p) == 1)  # class token, positions: (1, T, D)
+        parts.setdefault((thin and not alike, config.name == "muon" and not is_matrix(p)), []).append(p)
     out = []
     for (thin, auxiliary), params in parts.items():
         plain = thin and not config.decay_bias_and_norm

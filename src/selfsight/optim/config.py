@@ -34,9 +34,12 @@ class OptimizerConfig:
     """Nesterov momentum; sgd and muon only."""
     weight_decay: float = 1e-4
     """Strength of the weight decay; see above for its form."""
+    weight_decay_end: float | None = None
+    """Where weight_decay goes along half a cosine over the run (DINO: 0.04 to 0.4); None: it stays."""
     decay_bias_and_norm: bool = False
-    """Treat biases and norm weights (at most one dimension) like matrices. False: no decay, and under lars no trust
-    ratio (SimCLR, BYOL, Barlow Twins, VICReg, MoCo v3 ResNet, DINO). True: MoCo v1/v2, SimSiam, MoCo v3 ViT, SwAV."""
+    """Treat biases, norm weights (at most one dimension) and a transformer's tokens like matrices. False: no decay,
+    and under lars no trust ratio (SimCLR, BYOL, Barlow Twins, VICReg, MoCo v3 ResNet, DINO). True: MoCo v1/v2, SimSiam,
+    MoCo v3 ViT, SwAV."""
     bias_and_norm_lr: float = 1.0
     """Multiplies the learning rate of biases and norm weights (the authors of Barlow Twins: 0.024)."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -55,7 +58,9 @@ class OptimizerConfig:
     muon_aux_weight_decay: float = 0.0
     """Weight decay of those parameters under muon, decoupled; it acts where decay_bias_and_norm is true."""
     clip_norm: float = 0.0
-    """Largest norm of the whole gradient; longer ones are scaled down. 0: off."""
+    """Largest norm of the gradient; longer ones are scaled down. 0: off."""
+    clip_per: Literal["all", "tensor"] = "all"
+    """all: clip_norm holds for the whole gradient; tensor: for that of each parameter alone (DINO)."""
     clip_value: float = 0.0
     """Largest absolute value of each gradient entry. 0: off."""
 
@@ -67,6 +72,12 @@ class OptimizerConfig:
             _above_zero(f"optimizer.{name}", getattr(self, name))
         for name in ("weight_decay", "muon_aux_weight_decay", "clip_norm", "clip_value"):
             _not_negative(f"optimizer.{name}", getattr(self, name))
+        if self.weight_decay_end is not None:
+            _not_negative("optimizer.weight_decay_end", self.weight_decay_end)
+            if self.weight_decay == 0:
+                raise WrongUse("optimizer.weight_decay_end needs a weight_decay above 0 to start from.")
+        if self.clip_per not in ("all", "tensor"):
+            raise WrongUse(f"optimizer.clip_per is {self.clip_per!r}; use all or tensor.")
         for name, value in (("momentum", self.momentum), ("betas", min(self.betas)), ("betas", max(self.betas))):
             if not 0 <= value < 1:
                 raise WrongUse(f"optimizer.{name} is {value}; it must be at least 0 and below 1.")

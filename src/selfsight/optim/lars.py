@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from selfsight import distributed
 from selfsight.optim.config import Dialect
 
 
@@ -19,7 +20,8 @@ class LARS(Optimizer):
     - larc (apex LARC without clipping; SwAV): r = eta |p| / (|g| + wd |p| + 1e-8); then as standard
 
     r = 1 where |p| or |u| is 0; clipped and larc take g without decay where |p| or |g| is 0, as their sources do.
-    Groups with `adapt` False get plain momentum with their own weight_decay. Every argument is a group key.
+    Groups with `adapt` False get plain momentum with their own weight_decay. Every argument is a group key. Norms are
+    those of whole tensors, also where each process holds a shard; the rest of a step is elementwise and stays local.
     """
 
     def __init__(
@@ -49,16 +51,17 @@ class LARS(Optimizer):
         return loss
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        lr, decay = group["lr"], group["weight_decay"]
-        grads: list[Any] = [p.grad for p in params]
-        if group["adapt"]:
-            updates = self._adapted(params, grads, group)
-        else:
-            updates = list(torch._foreach_add(grads, params, alpha=decay))
+        lr, decay, sharded = group["lr"], group["weight_decay"], distributed.is_sharded(params[0])
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        buffers = [distributed.shard(self.state[p]["momentum_buffer"]) for p in params]
+        grads = [distributed.shard(p.grad) for p in params]
+        params = [distributed.shard(p) for p in params]
+        if group["adapt"]:
+            updates = self._adapted(params, grads, group, sharded)
+        else:
+            updates = list(torch._foreach_add(grads, params, alpha=decay))
         torch._foreach_mul_(buffers, group["momentum"])
         if group["dialect"] == "tf":
             torch._foreach_add_(buffers, updates, alpha=lr)
@@ -67,17 +70,17 @@ class LARS(Optimizer):
             torch._foreach_add_(buffers, updates)
             torch._foreach_add_(params, buffers, alpha=-lr)
 
-    def _adapted(self, params: list[Tensor], grads: list[Any], group: dict[str, Any]) -> list[Tensor]:
+    def _adapted(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any], sharded: bool) -> list[Tensor]:
         """Gradients with decay, times the trust ratio; no host sync."""
         lr, decay, eta = group["lr"], group["weight_decay"], group["eta"]
-        weight = torch.stack(torch._foreach_norm(params))  # (tensors,)
+        weight = distributed.norms(params, sharded)  # (tensors,)
         if group["dialect"] in ("standard", "tf"):
             updates = list(torch._foreach_add(grads, params, alpha=decay))
-            length = torch.stack(torch._foreach_norm(updates))
+            length = distributed.norms(updates, sharded)
             ratio = torch.where((weight > 0) & (length > 0), eta * weight / length, 1.0)
             torch._foreach_mul_(updates, list(ratio.unbind()))
             return updates
-        length = torch.stack(torch._foreach_norm(grads))
+        length = distributed.norms(grads, sharded)
         ratio = eta * weight / (length + decay * weight + 1e-8)
         if group["dialect"] == "clipped":
             ratio = torch.minimum(ratio / max(lr, 1e-30), ratio.new_ones(()))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from selfsight import distributed
+
 
 def is_matrix(p: Tensor) -> bool:
     """True for what can be orthogonalised: first axis and rest are both longer than 1 (no bias, norm or token)."""
@@ -68,25 +70,25 @@ class Muon(Optimizer):
         return loss
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        grads: list[Any] = [p.grad for p in params]
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        updates = [self.state[p]["momentum_buffer"] for p in params]
+        updates = [distributed.shard(self.state[p]["momentum_buffer"]) for p in params]
+        grads, weights = [distributed.shard(p.grad) for p in params], [distributed.shard(p) for p in params]
         torch._foreach_mul_(updates, group["momentum"])
         torch._foreach_add_(updates, grads)
         if group["nesterov"]:
             updates = list(torch._foreach_add(grads, updates, alpha=group["momentum"]))
         if group["weight_decay"]:
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         if not group["matrix"]:
-            torch._foreach_add_(params, updates, alpha=-group["lr"])
+            torch._foreach_add_(weights, updates, alpha=-group["lr"])
             return
-        alike = defaultdict(list)  # matrices of one size go through the iteration together
+        alike = defaultdict(list)  # matrices of one size go through the iteration together, whole, on every process
         for p, u in zip(params, updates):
-            alike[p.shape].append((p, u.flatten(1)))
+            alike[p.shape].append((p, distributed.join(u, p).flatten(1)))
         for pairs in alike.values():
             whole = newton_schulz(torch.stack([u for _, u in pairs]), group["steps"])
             scale = max(1.0, whole.shape[1] / whole.shape[2]) ** 0.5
             for (p, _), u in zip(pairs, whole):
-                p.add_(u.view(p.shape), alpha=-group["lr"] * scale)
+                distributed.shard(p).add_(distributed.part(u.view(p.shape), p), alpha=-group["lr"] * scale)

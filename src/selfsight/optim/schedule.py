@@ -3,7 +3,7 @@
 import math
 
 from selfsight.core import Step
-from selfsight.optim.config import ScheduleConfig
+from selfsight.optim.config import OptimizerConfig, ScheduleConfig
 
 
 def factor(schedule: ScheduleConfig, step: Step) -> float:
@@ -31,6 +31,13 @@ def factor(schedule: ScheduleConfig, step: Step) -> float:
     if schedule.name == "polynomial":
         return schedule.final + (1 - schedule.final) * (1 - x) ** schedule.power
     return schedule.final**x
+
+
+def decay_factor(optimizer: OptimizerConfig, step: Step) -> float:
+    """Multiple of the weight decay at `step`: half a cosine from 1 towards weight_decay_end / weight_decay."""
+    if optimizer.weight_decay_end is None:
+        return 1.0
+    return cosine_ramp(1.0, optimizer.weight_decay_end / optimizer.weight_decay, step.progress)
 
 
 def cosine_ramp(start: float, end: float, progress: float) -> float:

@@ -20,6 +20,7 @@ from selfsight.recipes.common import POLICIES_OF as POLICIES_OF
 from selfsight.recipes.imagenet import imagenet, moco_v1, simclr_v2
 from selfsight.recipes.resolving import fit_warmup as fit_warmup
 from selfsight.recipes.resolving import resolve as resolve
+from selfsight.recipes.seer import SEER
 from selfsight.recipes.siamese import SIAMESE
 from selfsight.recipes.small import any_folder, cpu, tiny
 from selfsight.run import Run
@@ -44,6 +45,7 @@ _MORE: dict[str, Callable[[], Run[Any]]] = {
     "moco-imagenet-v1": moco_v1,
     "empssl-cifar10-10": emp_short,
     **SIAMESE,
+    **SEER,
 }
 
 

@@ -9,17 +9,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from selfsight.encoders import EncoderConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
+from selfsight.methods.deepclusterv2 import DeepClusterV2Config
+from selfsight.methods.dino import DINOConfig
+from selfsight.methods.dinov2 import DINOv2Config
 from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
+from selfsight.methods.ibot import IBOTConfig
 from selfsight.methods.lejepa import LeJEPAConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
+from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
 from selfsight.methods.relic import ReLICConfig
+from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.methods.simsiam import SimSiamConfig
 from selfsight.methods.supcon import SupConConfig
@@ -36,6 +43,16 @@ PER_EPOCH = 45000 // 256  # a tenth is held out
 PROBE = ProbeConfig(every=10, k=200, temperature=0.1)
 _STRONG: dict[str, Any] = {"policy": "sym", "blur": 0.0}
 _EMP = OptimizerConfig(name="lars", lars_dialect="clipped", lars_eta=0.005, lr=0.3, scaling="none", weight_decay=1e-4)
+
+# Transformers, our choice: AdamW as in the papers, small crops of 4 x 4 patches
+_ADAMW = OptimizerConfig(
+    name="adamw", lr=5e-4, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0, clip_per="tensor"
+)
+_SMALL_CROPS: dict[str, Any] = {
+    "policy": "asym", "scale": (0.25, 1.0), "locals": 4, "local_size": 16, "local_scale": (0.1, 0.4)
+}  # fmt: skip
+_TO_A_THOUSANDTH = ScheduleConfig(name="cosine", warmup_epochs=11, final=0.001)
+_DISTIL: dict[str, Any] = {"outputs": 4096, "momentum": 0.998, "freeze_steps": PER_EPOCH}
 
 # method: config, optimizer, schedule, views
 _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, dict[str, Any]]] = {
@@ -102,6 +119,23 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, dict[str, Any]]] =
         _STRONG,
     ),
     "deepcluster": (DeepClusterConfig(clusters=128), sgd(0.05, 5e-4), CONSTANT, {"policy": "deepcluster"}),
+    "deepclusterv2": (DeepClusterV2Config(clusters=1000), clipped_lars(0.6, 1e-6), _TO_A_THOUSANDTH, _STRONG),
+    "sela": (
+        SeLaConfig(clusters=128, spacing="linear", relabels=200),
+        sgd(0.05, 5e-4),
+        ScheduleConfig(name="multistep", milestones=(0.6, 0.8)),
+        {"policy": "moco-v1"},
+    ),
+    # lightly's benchmark; at 1000 epochs solo-learn's
+    "dino": (
+        DINOConfig(outputs=2048, layers=2, norm="batch", momentum=0.99, momentum_end=0.99, freeze_steps=PER_EPOCH),
+        sgd(0.12, 5e-4),
+        ScheduleConfig(name="cosine"),
+        {"policy": "asym"},
+    ),
+    "ibot": (IBOTConfig(**_DISTIL), _ADAMW, COSINE10, _SMALL_CROPS),
+    "dinov2": (DINOv2Config(**{**_DISTIL, "momentum": 0.99}), _ADAMW, COSINE10, _SMALL_CROPS),
+    "msn": (MSNConfig(prototypes=512, drop=0.3), _ADAMW, COSINE10, {**_SMALL_CROPS, "policy": "simclr-cifar"}),
     "supcon": (SupConConfig(hidden=2048, dim=256), sgd(0.4, 1e-5), COSINE10, _STRONG),
     "supervised": (SupervisedConfig(), sgd(0.1, 5e-4), ScheduleConfig(name="cosine", warmup_epochs=5),
                    {"policy": "deepcluster", **CROP_AND_FLIP}),
@@ -114,6 +148,12 @@ _LONG: dict[str, dict[str, Any]] = {
         "views": views_of("simsiam", "weak"),
     },
     "nnclr": {"method": NNCLRConfig(temperature=0.2, queue=65536)},
+    "deepclusterv2": {"method": DeepClusterV2Config()},
+    "sela": {"method": SeLaConfig(clusters=128, spacing="linear", relabels=1000)},
+    "dino": {
+        "method": DINOConfig(outputs=4096, momentum=0.9995, freeze_steps=PER_EPOCH), "optimizer": clipped_lars(0.3, 1e-6),
+        "schedule": COSINE10,
+    },
     "swav": {
         "method": SwAVConfig(
             prototypes=3000, queue=3840, queue_from_step=1000 // 20 * PER_EPOCH, freeze_steps=2 * PER_EPOCH
@@ -122,11 +162,15 @@ _LONG: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+_VIT = dict.fromkeys(("ibot", "dinov2", "msn"), EncoderConfig(drop_path=0.1))
+
+
 def cifar10(method: str, epochs: int) -> Run[Any]:
-    """ResNet-18, batch 256 (EMP-SSL: 100), k-NN with k = 200 every 10 epochs."""
+    """ResNet-18 (masks: ViT-S/4), batch 256 (EMP-SSL: 100), k-NN with k = 200 every 10 epochs."""
     config, optimizer, schedule, views = _TABLE[method]
     run = Run(
-        config, data="cifar10", encoder="resnet18", net=net_of(method), image_size=32, optimizer=optimizer,
+        config, data="cifar10", encoder="vit-small" if method in _VIT else "resnet18",
+        net=_VIT.get(method, net_of(method)), image_size=32, optimizer=optimizer,
         schedule=schedule, views=views_of(method, **views), epochs=epochs,
         batch_size=100 if method == "empssl" else 256, probe=PROBE,
     )  # fmt: skip

@@ -28,6 +28,12 @@ POLICIES_OF = {
     "empssl": ("emp-ssl", "emp-ssl"),
     "swav": ("simclr-cifar", "simclr"),
     "deepcluster": ("deepcluster", "deepcluster"),
+    "deepclusterv2": ("simclr-cifar", "simclr"),
+    "sela": ("moco-v1", "moco-v1"),
+    "dino": ("asym", "dino"),
+    "ibot": ("asym", "dino"),
+    "dinov2": ("asym", "dino"),
+    "msn": ("simclr-cifar", "byol"),
     "supcon": ("simclr-cifar", "simclr"),
     "supervised": ("deepcluster", "deepcluster"),
 }
@@ -45,6 +51,10 @@ COSINE = ScheduleConfig(name="cosine", per="epoch")  # MoCo v1, v2 and SimSiam: 
 CONSTANT = ScheduleConfig(name="constant")
 
 
+# iBOT's and DINOv2's masks: half of the whole views, rectangles over a tenth to a half of the patches.
+MASKS: dict[str, dict[str, Any]] = {"ibot": {"mask": "block"}, "dinov2": {"mask": "block"}}
+
+
 def net_of(method: str, resnet: bool = True) -> EncoderConfig:
     """How the encoder is built for a method."""
     return (RESNETS if resnet else NETS).get(method, EncoderConfig())
@@ -52,7 +62,7 @@ def net_of(method: str, resnet: bool = True) -> EncoderConfig:
 
 def views_of(method: str, policy: str = "auto", **settings: Any) -> ViewsConfig:
     """Views with the number of whole ones that the method reads."""
-    return ViewsConfig(policy=policy, **{"views": METHODS[method].global_views, **settings})
+    return ViewsConfig(policy=policy, **{"views": METHODS[method].global_views, **MASKS.get(method, {}), **settings})
 
 
 def lars(lr: float, weight_decay: float, **settings: Any) -> OptimizerConfig:

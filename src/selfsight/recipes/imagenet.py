@@ -8,17 +8,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from selfsight.encoders import EncoderConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
+from selfsight.methods.deepclusterv2 import DeepClusterV2Config
+from selfsight.methods.dino import DINOConfig
+from selfsight.methods.dinov2 import DINOv2Config
 from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
+from selfsight.methods.ibot import IBOTConfig
 from selfsight.methods.lejepa import LeJEPAConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
+from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
 from selfsight.methods.relic import ReLICConfig
+from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.methods.simsiam import SimSiamConfig
 from selfsight.methods.supcon import SupConConfig
@@ -35,6 +42,17 @@ from selfsight.run import Run
 _BYOL_HEADS: dict[str, Any] = {
     "hidden": 4096, "dim": 256, "norm": "batch", "last_bias": False, "momentum": 0.99, "momentum_end": 1.0
 }  # fmt: skip
+_TO_A_MILLIONTH = ScheduleConfig(name="cosine", warmup_epochs=10, final=5e-4)  # of a peak of 0.002
+_VIT = dict.fromkeys(("dino", "ibot", "dinov2", "msn"), EncoderConfig(drop_path=0.1))
+
+
+def _adamw(lr: float) -> OptimizerConfig:
+    """As DINO and iBOT: the rate is for a batch of 256, every tensor's gradient is clipped alone."""
+    return OptimizerConfig(
+        name="adamw", lr=lr, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0, clip_per="tensor"
+    )
+
+
 _TO_A_THOUSANDTH = ScheduleConfig(name="cosine", warmup_epochs=10, final=0.001)
 
 # method: config, optimizer, schedule, epochs, global batch
@@ -96,6 +114,40 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
         4096,
     ),
     "deepcluster": (DeepClusterConfig(), sgd(0.05, 1e-5), CONSTANT, 200, 256),  # section 4.1
+    # the authors' repository: 2 x 160 + 4 x 96
+    "deepclusterv2": (
+        DeepClusterV2Config(),
+        OptimizerConfig(name="lars", lars_dialect="larc", decay_bias_and_norm=True, lr=0.3, weight_decay=1e-6),
+        ScheduleConfig(name="cosine", warmup_epochs=10, warmup_start=0.0625, final=0.001),
+        400,
+        4096,
+    ),
+    "sela": (
+        SeLaConfig(),
+        sgd(0.08, 1e-5, decay_bias_and_norm=True),
+        ScheduleConfig(name="multistep", milestones=(150 / 400, 300 / 400, 350 / 400)),
+        400,
+        256,
+    ),
+    "dino": (DINOConfig(), _adamw(5e-4), _TO_A_MILLIONTH, 100, 1024),  # appendix: ViT-S/16
+    "ibot": (IBOTConfig(), _adamw(5e-4), _TO_A_MILLIONTH, 800, 1024),  # section 4.1, appendix
+    # the code's short schedule for ImageNet-1k; the peak is 0.004 sqrt(batch / 1024)
+    "dinov2": (
+        DINOv2Config(),
+        OptimizerConfig(
+            name="adamw", lr=0.004 / 32, scaling="sqrt", weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0
+        ),
+        _TO_A_MILLIONTH,
+        100,
+        2048,
+    ),
+    "msn": (
+        MSNConfig(),
+        OptimizerConfig(name="adamw", lr=1e-3, scaling="none", weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0),
+        ScheduleConfig(name="cosine", warmup_epochs=15, warmup_start=0.2, final=0.001),
+        800,
+        1024,
+    ),
     "supcon": (SupConConfig(), lars(0.3, 1e-6), COSINE10, 350, 4096),
     "supervised": (SupervisedConfig(), sgd(0.1, 1e-4), ScheduleConfig(name="cosine", warmup_epochs=5), 90, 256),
 }
@@ -108,15 +160,24 @@ _VIEWS: dict[str, dict[str, Any]] = {
     },
     "empssl": {"views": 20},
     "swav": {"scale": (0.14, 1.0), "locals": 6, "local_size": 96, "local_scale": (0.05, 0.14)},
+    "deepclusterv2": {
+        "size": 160, "scale": (0.14, 1.0), "locals": 4, "local_size": 96, "local_scale": (0.05, 0.14)
+    },
+    "sela": {"scale": (0.08, 1.0)},
+    "dino": {"locals": 8, "local_size": 96},
+    "ibot": {"scale": (0.25, 1.0), "locals": 10, "local_size": 96, "local_scale": (0.05, 0.25)},
+    "dinov2": {"scale": (0.32, 1.0), "locals": 8, "local_size": 96, "local_scale": (0.05, 0.32)},
+    "msn": {"scale": (0.3, 1.0), "locals": 10, "local_size": 96, "local_scale": (0.05, 0.3)},
     "supervised": {"scale": (0.08, 1.0), **CROP_AND_FLIP},
 }  # fmt: skip
 
 
 def imagenet(method: str) -> Run[Any]:
-    """ResNet-50 with the paper's optimizer, schedule, batch and views."""
+    """ResNet-50 (self-distillation: ViT-S/16) with the paper's optimizer, schedule, batch and views."""
     config, optimizer, schedule, epochs, batch = _TABLE[method]
     return Run(
-        config, data="imagenet", encoder="resnet50", net=net_of(method), image_size=224, optimizer=optimizer,
+        config, data="imagenet", encoder="vit-small" if method in _VIT else "resnet50",
+        net=_VIT.get(method, net_of(method)), image_size=224, optimizer=optimizer,
         schedule=schedule, epochs=epochs, batch_size=batch,
         views=views_of(method, POLICIES_OF[method][1], **_VIEWS.get(method, {})),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from selfsight.errors import WrongUse
+from selfsight.methods import METHODS
 from selfsight.recipes.common import POLICIES_OF
 from selfsight.run import Run
 
@@ -44,7 +45,8 @@ def resolve(run: Run[Any], *, pictures: int, image_size: int, channels: int, cud
     if run.encoder == "auto":
         small = image_size <= 64 and not cuda
         why = f"{image_size} px views on {'a GPU' if cuda else 'a CPU'}"
-        run = replace(run, encoder=choose("encoder", "fastnet" if small else "resnet18", why))
+        names = ("vit-mini", "vit-small") if METHODS[run.method_name].tokens else ("fastnet", "resnet18")
+        run = replace(run, encoder=choose("encoder", names[0 if small else 1], why))
     if run.views.policy == "auto":
         policies = POLICIES_OF[run.method_name]
         if channels == 3:

@@ -8,17 +8,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from selfsight.encoders import EncoderConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
+from selfsight.methods.deepclusterv2 import DeepClusterV2Config
+from selfsight.methods.dino import DINOConfig
+from selfsight.methods.dinov2 import DINOv2Config
 from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
+from selfsight.methods.ibot import IBOTConfig
 from selfsight.methods.lejepa import LeJEPAConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
+from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
 from selfsight.methods.relic import ReLICConfig
+from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.methods.simsiam import SimSiamConfig
 from selfsight.methods.supcon import SupConConfig
@@ -34,6 +41,12 @@ from selfsight.run import Run
 MUON = OptimizerConfig(
     name="muon", lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.002, muon_steps=3, muon_aux_lr=0.1
 )
+
+# In a few hundred steps the teacher's centre must follow fast, or one output wins before it does.
+_DISTIL: dict[str, Any] = {
+    "hidden": 256, "bottleneck": 128, "outputs": 128, "norm": "batch", "momentum": 0.9, "freeze_steps": 20,
+    "student_temperature": 0.2, "teacher_temperature": 0.06, "teacher_temperature_end": 0.06, "centre_momentum": 0.3,
+}  # fmt: skip
 
 # Heads and constants for small networks and small data.
 _SMALL: dict[str, Any] = {
@@ -58,18 +71,35 @@ _SMALL: dict[str, Any] = {
     "empssl": EMPSSLConfig(hidden=512, dim=256),
     "swav": SwAVConfig(hidden=256, dim=128, prototypes=64, temperature=0.2, queue=0, freeze_steps=5),
     "deepcluster": DeepClusterConfig(clusters=100, pca=64, iterations=10),
+    "deepclusterv2": DeepClusterV2Config(hidden=256, clusters=100, temperature=0.2),
+    "sela": SeLaConfig(clusters=64, heads=3, sharpness=50, relabels=12, spacing="linear", iterations=200),
+    "dino": DINOConfig(**_DISTIL),
+    "ibot": IBOTConfig(**_DISTIL, patches=0.2),
+    "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
+    "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
 
+# Who hides patches needs an encoder that has some. A mean over patches learns sooner than a class token.
+_ENCODERS = {"ibot": "vit-mini", "dinov2": "vit-mini", "msn": "vit-mini"}
+_MEAN = EncoderConfig(pool="mean")
+
 # Where no negatives push views apart, small networks answer by colour alone unless the jitter is strong. On `shapes`,
 # where colour means nothing, all views are gray, and every method learns in half a minute.
 _STRONG: dict[str, Any] = {"policy": "sym", "blur": 0.0}
-_NO_NEGATIVES = ("byol", "simsiam", "directpred", "directcopy", "swav")
+_NO_NEGATIVES = ("byol", "simsiam", "directpred", "directcopy", "swav", "dino", "ibot", "dinov2", "msn")
 _VIEWS: dict[str, dict[str, Any]] = {
     "swav": {"locals": 4, "local_size": 16, "local_scale": (0.08, 0.4)},
     "empssl": {"views": 8},
+    "dino": {"locals": 4, "local_size": 16, "local_scale": (0.08, 0.4)},
+    "ibot": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
+    "dinov2": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
+    "msn": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
 }
+
+# Whose labels change all along: with a rate that falls to nothing the last ones would not be learnt.
+_RELABELLED = ("deepcluster", "deepclusterv2", "sela")
 
 
 def cpu(method: str, data: str) -> Run[Any]:
@@ -86,11 +116,16 @@ def cpu(method: str, data: str) -> Run[Any]:
         views |= _STRONG
     if data == "shapes":
         views["gray"] = 1.0
+        if method in _ENCODERS:  # 25 and 9 patches of 4 px
+            views |= {"size": 20, "local_size": 12}
     return Run(
-        _SMALL[method], data=data, encoder="fastnet", net=net_of(method, resnet=False), image_size=32,
+        _SMALL[method], data=data, encoder=_ENCODERS.get(method, "fastnet"), image_size=32,
+        net=_MEAN if method in _ENCODERS else net_of(method, resnet=False),
         batch_size=128 if data == "shapes" else 256,
         views=views_of(method, **views), optimizer=MUON,
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=0.05 * length["epochs"]), **length,
+        schedule=ScheduleConfig(
+            name="constant" if method in _RELABELLED else "cosine", warmup_epochs=0.05 * length["epochs"]
+        ), **length,
     )  # fmt: skip
 
 
@@ -121,16 +156,28 @@ def tiny(method: str) -> Run[Any]:
         "empssl": EMPSSLConfig(hidden=64, dim=32),
         "swav": SwAVConfig(hidden=64, dim=32, prototypes=30, queue=128, queue_from_step=4, freeze_steps=3),
         "deepcluster": DeepClusterConfig(clusters=20, pca=16, iterations=5),
+        "deepclusterv2": DeepClusterV2Config(hidden=64, dim=32, clusters=20, iterations=5),
+        "sela": SeLaConfig(clusters=20, heads=2, relabels=6),
+        "dino": DINOConfig(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
+        "ibot": IBOTConfig(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
+        "dinov2": DINOv2Config(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
+        "msn": MSNConfig(hidden=64, dim=32, prototypes=32, momentum=0.9),
         "supcon": SupConConfig(hidden=64, dim=32),
         "supervised": SupervisedConfig(),
     }[method]
     more: dict[str, dict[str, Any]] = {
-        "swav": {"locals": 2, "local_size": 12}, "lejepa": {"locals": 1, "local_size": 12}, "empssl": {"views": 4}
+        **{name: {"locals": 2, "local_size": 12} for name in ("swav", "deepclusterv2", "dino", "ibot", "dinov2", "msn")},
+        "lejepa": {"locals": 1, "local_size": 12}, "empssl": {"views": 4}
     }  # fmt: skip
     rates = {"empssl": 0.002, "supcon": 0.03}
+    sgd = OptimizerConfig(name="sgd", lr=rates.get(method, 0.1), weight_decay=1e-4)
+    adam = OptimizerConfig(
+        name="adamw", lr=4e-3, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3, clip_per="tensor"
+    )
     return Run(
-        config, data="shapes:16:640", encoder="fastnet-tiny", net=net_of(method, resnet=False), image_size=16, batch_size=64,
+        config, data="shapes:16:640", encoder="vit-toy" if method in _ENCODERS else "fastnet-tiny",
+        net=net_of(method, resnet=False), image_size=16, batch_size=64,
         epochs=4, holdout=128, views=views_of(method, **more.get(method, {})),
-        optimizer=OptimizerConfig(name="sgd", lr=rates.get(method, 0.1), weight_decay=1e-4),
+        optimizer=adam if method in _ENCODERS else sgd,
         schedule=ScheduleConfig(name="cosine", warmup_epochs=0.5),
     )  # fmt: skip

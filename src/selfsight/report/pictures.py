@@ -1,4 +1,4 @@
-"""Pictures of the report: nearest neighbours and views, embedded as PNG."""
+"""Pictures of the report: nearest neighbours, attention maps and views, embedded as PNG."""
 
 import base64
 import io
@@ -39,11 +39,14 @@ def neighbours(run: RunFolder) -> str:
 
 def views(run: RunFolder) -> str:
     """The augmentation preview figures/views.png; empty if it is not there."""
-    path = run.path / "figures" / "views.png"
-    if not path.is_file():
-        return ""
-    source = base64.b64encode(path.read_bytes()).decode()
-    return f'<img class="views" alt="sample pictures and their views" src="data:image/png;base64,{source}">'
+    return _whole(run.path / "figures" / "views.png", "views", "sample pictures and their views")
+
+
+def attention(run: RunFolder) -> str:
+    """The attention maps figures/attention.png of a transformer; empty if they are not there."""
+    image = _whole(run.path / "figures" / "attention.png", "attention", "sample pictures and their attention maps")
+    note = "Where the class token looks in the last block: the mean of all heads, then each head, bright where it looks most."
+    return image and f'<p class="note">{note}</p>{image}'
 
 
 def png(picture: np.ndarray) -> str:
@@ -53,6 +56,14 @@ def png(picture: np.ndarray) -> str:
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _whole(path: Path, kind: str, about: str) -> str:
+    """A PNG file as it is; empty if it is not there."""
+    if not path.is_file():
+        return ""
+    source = base64.b64encode(path.read_bytes()).decode()
+    return f'<img class="{kind}" alt="{about}" src="data:image/png;base64,{source}">'
 
 
 def _cell(picture: np.ndarray, label: int | None, names: list[str], kind: str) -> str:
