@@ -469,8 +469,14 @@ SPECIAL = {  # flag -> words after it, where "one more" or "half" would not do
 }  # fmt: skip
 
 
-# settings that another one must allow first
-TOGETHER = ("method.stop-gradient", "method.symmetric", "method.train-between")
+# settings that another one must allow first (transformers have neither sgd nor muon; their clipping is by norm)
+TOGETHER = (
+    "method.stop-gradient",
+    "method.symmetric",
+    "method.train-between",
+    "optimizer.nesterov",
+    "optimizer.clip-value",
+)
 
 
 def others(flag: str, value: Any, hint: Any) -> list[list[str]]:
@@ -661,6 +667,22 @@ def test_two_processes(desk: Path, tmp_path: Path) -> None:
         assert a["lr"] == b["lr"]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run/.request.yaml").exists()
+
+
+def test_workers_end_with_their_launcher_and_nobody_trains_beside_them(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = begin(f"{PAIR} --epochs 400 --log-every 1 --checkpoint-every 1 --probe.every -1 --out run", tmp_path)
+    wait_for_steps(process, run, 5)
+    second = ask("resume run", tmp_path)
+    assert second.returncode == 2
+    assert "run is being trained by another process: wait for it, or end it first" in second.stderr
+    process.kill()  # the launcher alone
+    process.communicate(timeout=60)
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit and "interrupted after step" not in (run / "log.txt").read_text():
+        time.sleep(0.1)
+    stopped = load_checkpoint(run / "checkpoints/last.pt").step
+    assert f"interrupted after step {stopped} of" in (run / "log.txt").read_text()
 
 
 def test_two_processes_are_interrupted_and_go_on(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def unit(*shape: int, seed: int = 0) -> Tensor:
 def filled(method: Any) -> Any:
     for i, queue in enumerate(method.queues):
         queue.rows.copy_(unit(*queue.rows.shape, seed=7 + i))
+        queue.filled.fill_(len(queue.rows))
     return method
 
 

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import normalized_mutual_info_score
@@ -155,6 +156,34 @@ def test_whitening_can_be_left_out():
     assert torch.equal(plain.cluster(images.flatten(1)[:, :6], seeded(0)), wanted)
 
 
+@pytest.mark.parametrize(
+    ("count", "pca", "dim"),
+    [(400, 256, 12), (400, 5, 5), (65, 256, 6), (7, 256, 1)],  # all there are, as asked, N / 10, at least one
+)
+def test_features_are_whitened_to_at_most_a_tenth_of_the_pictures(count, pca, dim):
+    """Against loops: mean, covariance, its leading eigenvectors, each at unit variance, then rows of unit length."""
+    scales = 10.0 ** torch.linspace(-1, 2, 12, dtype=torch.float64)
+    mix = torch.randn(12, 12, generator=seeded(1), dtype=torch.float64)
+    x = (torch.randn(count, 12, generator=seeded(0), dtype=torch.float64) * scales) @ mix + 50
+    rows = x.tolist()
+    mean = [sum(r[i] for r in rows) / count for i in range(12)]
+    covariance = [
+        [sum((r[i] - mean[i]) * (r[j] - mean[j]) for r in rows) / count for j in range(12)] for i in range(12)
+    ]
+    values, vectors = np.linalg.eigh(np.array(covariance))
+    values = np.maximum(values, 1e-5 * values[-1])
+    white = []
+    for r in rows:
+        y = [
+            sum(vectors[i, d] * (r[i] - mean[i]) for i in range(12)) / math.sqrt(values[d])
+            for d in range(11, 11 - dim, -1)
+        ]
+        white.append([a / math.sqrt(sum(b * b for b in y)) for a in y])
+    wanted, _ = kmeans(torch.tensor(white, dtype=torch.float64), 3, 4, seeded(5))
+    method = DeepCluster(DeepClusterConfig(clusters=3, pca=pca, iterations=4), Means(), Facts(x.view(count, 3, 2, 2)))
+    assert torch.equal(method.cluster(x, seeded(5)), wanted)
+
+
 def test_matched_clusters_keep_their_numbers_and_the_head():
     images, _ = blobs()
     data = Facts(images)
@@ -250,8 +279,15 @@ def test_clustering_follows_the_epochs_and_the_head_starts_anew():
     assert float(found.loss) == pytest.approx(math.log(6), abs=0.3)
 
 
-def test_the_same_seed_gives_the_same_labels_on_every_rank():
-    assert torch.equal(clustered()[0].labels, clustered()[0].labels)
+def test_labels_and_head_follow_the_steps_generator_alone():
+    """The same on every rank, whatever the state of torch's global generator (two ranks: test_contract.py)."""
+    one, data, _ = clustered(seed=0)
+    two, *_ = clustered(seed=1)
+    assert torch.equal(one.labels, two.labels)
+    assert torch.equal(one.head.weight, two.head.weight)
+    two.before_step(Step(0, 100, 10, seeded(9)), data)
+    assert not torch.equal(one.labels, two.labels)
+    assert not torch.equal(one.head.weight, two.head.weight)
 
 
 def test_the_head_carries_no_momentum():

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -15,14 +15,15 @@ from selfsight.augment.masks import Masks
 from selfsight.core import Step
 from selfsight.encoders import EncoderConfig, build
 from selfsight.errors import WrongUse
-from selfsight.methods.dino import DINOConfig
+from selfsight.methods.dino import DINO, DINOConfig
 from selfsight.methods.dinov2 import DINOv2, DINOv2Config
 from selfsight.methods.ibot import IBOT, IBOTConfig
 from selfsight.methods.msn import MSN, MSNConfig
 from selfsight.methods.selfdistillation import Head
 from selfsight.nn import Ema
+from selfsight.optim import OptimizerConfig
 from tiny import losses as train
-from tiny import make, tiny
+from tiny import make, make_double, tiny
 
 
 def numbers(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -37,6 +38,16 @@ def softmax(row: list[float]) -> list[float]:
 
 def cross(p: list[float], q: list[float]) -> float:
     return -sum(a * math.log(b) for a, b in zip(p, q))
+
+
+def balanced(rows: list[list[float]], iterations: int) -> list[list[float]]:
+    """Sinkhorn-Knopp as SwAV's algorithm has it: prototypes to 1 / K, then samples to 1 / B. (B, K) > 0 -> rows sum to 1."""
+    batch, k = len(rows), len(rows[0])
+    for _ in range(iterations):
+        mass = [sum(row[j] for row in rows) for j in range(k)]
+        rows = [[row[j] / (mass[j] * k) for j in range(k)] for row in rows]
+        rows = [[x / (sum(row) * batch) for x in row] for row in rows]
+    return [[x / sum(row) for x in row] for row in rows]
 
 
 def at(index: int = 0, total: int = 100, per_epoch: int = 10) -> Step:
@@ -139,12 +150,6 @@ def test_entropy_gap_is_zero_when_uniform_and_log_k_at_collapse():
     assert losses.entropy_gap(F.one_hot(torch.tensor(3), 1024).double()).item() == pytest.approx(6.931, abs=1e-3)
 
 
-def test_sharpening_is_a_lower_temperature():
-    s = numbers(3, 6)
-    p = (s / 0.1).softmax(1) ** 4
-    torch.testing.assert_close(p / p.sum(1, keepdim=True), (s / 0.025).softmax(1))
-
-
 def test_prediction_equals_a_loop():
     scores, target = numbers(3, 2, 4), numbers(2, 4, seed=1).softmax(1)
     slow = sum(cross(target[b].tolist(), softmax((scores[v, b] / 0.1).tolist())) for v in range(3) for b in range(2))
@@ -196,13 +201,14 @@ def test_views_of_the_same_picture_are_paired():
 def test_rows_of_the_last_layer_keep_unit_length():
     run, data = tiny("dino")
     made = make(run, data)
-    train(run, made, 0, 8)
     head = made[0].student.head
+    before = head.direction.detach().clone()
+    train(run, made, 0, 8)
     assert not head.length.requires_grad
-    scores = head(torch.randn(50, head.mlp[0].in_features))
-    assert float(scores.detach().abs().max()) <= 1 + 1e-5
-    weight = head.length * F.normalize(head.direction, dim=1)
-    torch.testing.assert_close(weight.norm(dim=1), torch.ones(len(weight)))
+    assert float((head.direction.detach() - before).norm(dim=1).min()) > 0  # they were learnt
+    head.mlp = nn.Identity()
+    rows = head(torch.eye(run.method.bottleneck)).detach().T  # of the linear map that the head applies
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(run.method.outputs))
 
 
 def test_a_length_that_is_learnt_moves():
@@ -272,6 +278,157 @@ def masked(name: str = "ibot", **changes):
     return method, method.views(pictures.part.gather(torch.arange(12)), draws)
 
 
+FAMILY = {
+    "outputs": 5, "patches": 0.6, "teacher_temperature": 0.04, "teacher_temperature_end": 0.06,
+    "patch_temperature": 0.07, "patch_temperature_end": 0.11, "temperature_epochs": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("koleo", [0.0, 0.3])
+@pytest.mark.parametrize("centring", ["centre", "sinkhorn"])
+def test_the_whole_loss_equals_loops(centring, koleo):
+    """Class tokens and patches have a centre, a temperature and a Sinkhorn of their own; each Sinkhorn spans both views."""
+    run, data = tiny("dinov2")
+    settings = replace(run.method, **FAMILY, centring=centring, koleo=koleo)
+    method = make(replace(run, method=settings), data)[0].double()
+    centre, patch_centre = numbers(5, seed=5, scale=0.3), numbers(5, seed=6, scale=0.3)
+    method.centre.copy_(centre)
+    method.patch_centre.copy_(patch_centre)
+    student, teacher = numbers(4, 3, 5), numbers(2, 3, 5, seed=1, scale=0.4)
+    patch, seen = numbers(2, 3, 2, 5, seed=2), numbers(2, 3, 2, 5, seed=3, scale=0.4)
+    counts = torch.tensor([[2, 0, 1], [1, 2, 0]])
+    weight = (torch.arange(2) < counts[..., None]).double() / counts[..., None].clamp(min=1)
+    features, patch_mean = numbers(2, 3, 6, seed=4), numbers(2, 3, 5, seed=7)
+    out = {"student": student, "teacher": teacher, "patch": patch, "patch_target": seen, "weight": weight}
+    found = method.loss({**out, "features": features, "patch_mean": patch_mean}, torch.arange(3), at(10))
+
+    def targets(rows: list[Tensor], c: Tensor, t: float) -> list[list[float]]:
+        if centring == "centre":
+            return [softmax(((row - c) / t).tolist()) for row in rows]
+        return balanced([[math.exp(x / t) for x in row.tolist()] for row in rows], 3)
+
+    views = [(v, b) for v in range(2) for b in range(3)]
+    said = dict(zip(views, targets([teacher[i] for i in views], centre, 0.05)))  # half-way up at the second of 3 epochs
+    pairs = [(g, v, b) for g in range(2) for v in range(4) for b in range(3) if g != v]
+    total = sum(cross(said[g, b], softmax((student[v, b] / 0.1).tolist())) for g, v, b in pairs) / len(pairs)
+    hidden = [(v, b, m) for v, b in views for m in range(int(counts[v, b]))]
+    for (v, b, m), target in zip(hidden, targets([seen[i] for i in hidden], patch_centre, 0.09), strict=True):
+        total += 0.6 * cross(target, softmax((patch[v, b, m] / 0.1).tolist())) / int(counts[v, b]) / 6
+    for z in F.normalize(features, dim=2):
+        for b in range(3):
+            total -= koleo * math.log(min(float((z[b] - z[i]).norm()) for i in range(3) if i != b) + 1e-8) / 3
+    assert found.loss.item() == pytest.approx(total, rel=1e-9)
+
+    method.after_step(at(10), found.carry)
+    torch.testing.assert_close(method.centre, 0.9 * centre + 0.1 * teacher.mean((0, 1)))
+    torch.testing.assert_close(method.patch_centre, 0.9 * patch_centre + 0.1 * patch_mean.mean((0, 1)))
+
+
+def test_dinov2_without_masks_and_with_a_centre_is_dino():
+    run, data = tiny("dinov2")
+    settings = replace(run.method, **FAMILY, centring="centre", koleo=0.0)
+    method, _, pictures = make_double(replace(run, method=settings), data)
+    method.centre.copy_(numbers(5, seed=5, scale=0.3))
+    method.patch_centre.copy_(numbers(5, seed=6, scale=0.3))
+    with torch.no_grad():
+        method.mask_token.fill_(1.0)
+        for i, p in enumerate(method.teacher.parameters()):
+            p.add_(numbers(*p.shape, seed=i, scale=0.05))
+    views = method.views(pictures.part.gather(torch.arange(6)), method.views.draw(6, torch.Generator().manual_seed(1)))
+    views["mask"] = torch.zeros_like(views["mask"])
+    names = [f.name for f in fields(DINOConfig)]
+    dino = DINO(DINOConfig(**{n: getattr(settings, n) for n in names}), copy.deepcopy(method.student.encoder), data)  # type: ignore[arg-type]
+    dino.double().load_state_dict({name: x for name, x in method.state_dict().items() if name in dino.state_dict()})
+    pair = [m(views, torch.arange(6), at(10)).loss for m in (method, dino)]
+    torch.testing.assert_close(*pair, rtol=1e-12, atol=0)
+    student, teacher = outputs(dino, views)
+    torch.testing.assert_close(pair[0], losses.dino(student, teacher, dino.centre, 0.1, 0.05))
+    for loss in pair:
+        loss.backward()
+    theirs = dict(dino.student.named_parameters())
+    for name, p in method.student.named_parameters():
+        torch.testing.assert_close(p.grad, theirs[name].grad)
+
+
+def outputs(method, views):
+    """Logits of student and teacher, crop by crop, without the method's own `encode`."""
+    student, teacher = method.student, method.teacher.module
+    crops = [*views["global"], *views["local"]]
+    with torch.no_grad():
+        taught = [teacher.head(teacher.encoder(x)) for x in views["global"]]
+    return [student.head(student.encoder(x)) for x in crops], taught
+
+
+def apart(**changes):
+    """iBOT with a head of its own for patches, in float64, the teacher away from the student."""
+    run, data = tiny("ibot")
+    method, _, pictures = make_double(replace(run, method=replace(run.method, shared_head=False, **changes)), data)
+    with torch.no_grad():
+        for i, p in enumerate(method.teacher.parameters()):
+            p.add_(numbers(*p.shape, seed=i, scale=0.05))
+    views = method.views(pictures.part.gather(torch.arange(6)), method.views.draw(6, torch.Generator().manual_seed(1)))
+    return method, views, method.encode(views, at())
+
+
+@pytest.mark.parametrize("centring", ["centre", "sinkhorn"])
+def test_a_patch_head_is_for_patches_and_for_nothing_else(centring):
+    method, views, out = apart(centring=centring)
+    student, teacher, mask = method.student, method.teacher.module, views["mask"]
+    for net in (student, teacher):
+        own, other = (head.mlp[0].weight for head in (net.patch_head, net.head))
+        assert own.shape == other.shape
+        assert not torch.allclose(own, other)
+    with torch.no_grad():
+        for v, view in enumerate(views["global"]):
+            tokens = student.encoder.tokens(view, mask[v], method.mask_token)
+            taught = teacher.encoder.tokens(view)
+            torch.testing.assert_close(out["student"][v], student.head(student.encoder.pooled(tokens)))
+            torch.testing.assert_close(out["teacher"][v], teacher.head(teacher.encoder.pooled(taught)))
+            for b in range(6):
+                count, patches = int(mask[v, b].sum()), teacher.patch_head(taught[b, 1:])
+                hidden = student.patch_head(tokens[b, 1:][mask[v, b]])
+                torch.testing.assert_close(out["patch"][v, b, :count], hidden)
+                torch.testing.assert_close(out["patch_target"][v, b, :count], patches[mask[v, b]])
+                if centring == "centre":
+                    torch.testing.assert_close(out["patch_mean"][v, b], patches.mean(0))
+        for v, view in enumerate(views["local"]):
+            torch.testing.assert_close(out["student"][2 + v], student.head(student.encoder(view)))
+    assert int(mask.sum()) > 0
+
+
+@pytest.mark.parametrize("alone", ["patch", "student"])
+def test_each_head_learns_from_its_own_loss_only(alone):
+    method, _, out = apart(unit_last=False)
+    for name in {"patch", "student"} - {alone}:
+        out[name] = out[name].detach()
+    method.loss(out, torch.arange(6), at()).loss.backward()
+    heads = {"patch": method.student.patch_head, "student": method.student.head}
+    for name, head in heads.items():
+        for p in head.parameters():
+            if name == alone:
+                assert p.grad is not None
+                assert float(p.grad.abs().max()) > 0
+            else:
+                assert p.grad is None
+    assert all(p.grad is None for p in method.teacher.parameters())
+
+
+def test_the_mask_token_does_not_decay():
+    """Also where every bias and token of the encoder does."""
+    config = OptimizerConfig(name="adamw", lr=0.1, weight_decay=0.5, scaling="none", decay_bias_and_norm=True)
+    run, data = tiny("ibot", optimizer=config)
+    method, optimizer, _ = make(run, data)
+    bias = method.student.head.mlp[0].bias
+    with torch.no_grad():
+        method.mask_token.fill_(1.0)
+        bias.fill_(1.0)
+    for p in method.parameters():
+        p.grad = torch.zeros_like(p) if p.requires_grad else None
+    optimizer.step()
+    assert torch.equal(method.mask_token, torch.ones_like(method.mask_token))
+    torch.testing.assert_close(bias, torch.full_like(bias, 1 - 0.1 * 0.5))
+
+
 def test_without_masks_ibot_is_dino():
     method, views = masked()
     views["mask"] = torch.zeros_like(views["mask"])
@@ -333,11 +490,19 @@ def test_koleo_acts_on_each_whole_view_alone():
 
 
 def test_layers_have_decaying_rates():
+    """From the last normalisation down; the patch embedding alone is slower again, not the positions beside it."""
     run, data = tiny("dinov2")
     method, *_ = make(run, data)
-    scales = [g["lr_scale"] for g in method.param_groups() if "lr_scale" in g]
-    depth = len(method.student.encoder.layers())
-    assert scales == pytest.approx([0.2 * 0.9 ** (depth - 1), *(0.9**i for i in range(depth - 2, -1, -1))])
+    found = {id(p): group.get("lr_scale", 1.0) for group in method.param_groups() for p in group["params"]}
+    encoder = method.student.encoder
+    depth, seen = len(encoder.blocks), set()
+    for name, p in encoder.named_parameters():
+        kind, *rest = name.split(".")
+        level = {"cls_token": 0, "pos_embed": 0, "patch_embed": 0, "norm": depth + 1}.get(kind)
+        level = int(rest[0]) + 1 if level is None else level
+        assert found[id(p)] == pytest.approx(0.9 ** (depth + 1 - level) * (0.2 if kind == "patch_embed" else 1)), name
+        seen.add(kind)
+    assert seen == {"cls_token", "pos_embed", "patch_embed", "blocks", "norm"}
 
 
 @pytest.mark.parametrize("kind", ["block", "random"])
@@ -349,7 +514,7 @@ def test_masks_keep_their_promises(kind):
     assert int(counts.max()) <= masks.most == 32
     some = counts[counts > 0].double()
     assert 0.4 < len(some) / 800 < 0.6
-    assert float(some.min()) >= 6 * (kind == "random")
+    assert float(some.min()) >= int(0.1 * 64)  # blocks, too, hide what was drawn
     assert float(some.mean()) == pytest.approx(0.3 * 64, abs=2.5)
     share = found.double().mean((0, 1))
     assert float(share.min()) > 0.03  # every place is hidden at times
@@ -437,10 +602,25 @@ def test_masks_want_the_right_method_and_encoder():
         make(replace(run, views=replace(run.views, mask="block")), data)
 
 
-def test_head_is_scale_free_in_its_last_layer():
-    head = Head(6, DINOConfig(hidden=32, bottleneck=16, outputs=24))
-    x = torch.randn(4, 6)
-    before = head(x)
+def test_head_is_length_times_cosine():
+    """Of the bottleneck and each direction, so that neither's scale matters."""
+    head = Head(6, DINOConfig(hidden=32, bottleneck=16, outputs=24, unit_last=False)).double()
+    with torch.no_grad():
+        head.length.copy_(numbers(24, 1, seed=1).exp())
+    x = numbers(4, 6)
+    before, z = head(x).detach(), head.mlp(x).detach()
+    direction, length = head.direction.detach(), head.length.detach()
+    for i in range(4):
+        for k in range(24):
+            v, g = direction[k], float(length[k])
+            dot = sum(float(a) * float(b) for a, b in zip(z[i], v))
+            cosine = dot / math.sqrt(sum(float(a) ** 2 for a in z[i]) * sum(float(b) ** 2 for b in v))
+            assert float(before[i, k]) == pytest.approx(g * cosine, abs=1e-12)
     with torch.no_grad():
         head.direction.mul_(3.0)
+    torch.testing.assert_close(head(x), before)
+    with torch.no_grad():
+        for p in head.mlp[-1].parameters():
+            p.mul_(7.0)
+    torch.testing.assert_close(head.mlp(x), 7 * z)
     torch.testing.assert_close(head(x), before)

@@ -20,7 +20,7 @@ from timm.models.regnet import RegNet, RegNetCfg
 from torch import Tensor, nn
 
 import selfsight
-from selfsight import checkpoint, cli, distributed, optim
+from selfsight import checkpoint, cli, distributed, encoders, optim
 from selfsight.data import DataSet
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
@@ -103,6 +103,8 @@ def trained(run: Run[Any], data: DataSet) -> dict[str, dict[str, Tensor]]:
         made = make(replace(run, checkpoint_activations=spare), data, strategy)
         before = made[2].sweep(made[0].embed, torch.arange(8)), made[2].sweep(made[0].encoder, torch.arange(8))
         found[kind] = {"share": torch.tensor(share(made[0])), "embedded": before[0], "encoded": before[1]}
+        if isinstance(made[0].encoder, encoders.TokenEncoder):
+            found[kind]["attention"] = made[2].sweep(made[0].encoder.attention, torch.arange(8))
         found[kind] |= train(run, made)
     return found
 
@@ -205,7 +207,8 @@ def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float =
 @pytest.mark.parametrize("name", [*CASES, *FEW])
 def test_shards_train_as_whole_parameters_do(name: str, folder: Path) -> None:
     first, second = (torch.load(folder / f"{name}.{rank}") for rank in (0, 1))
-    equal(first["fsdp"], first["ddp"])
+    for kind in first.keys() - {"fsdp"}:
+        equal(first["fsdp"], first[kind])
     losses = "losses and norms"  # losses are those of each process's rows
     equal({**first["fsdp"], losses: torch.ones(())}, {**second["fsdp"], losses: torch.ones(())}, 0.0)
     assert first["plain"]["share"] == 1
@@ -237,6 +240,11 @@ def test_an_exported_encoder_is_whole(folder: Path) -> None:
     saved, found = checkpoint.load(folder / "middle.pt").method, load_file(folder / "encoder.safetensors")
     assert {f"encoder.{name}" for name in found} == {name for name in saved if name.startswith("encoder.")}
     assert all(torch.equal(value, saved[f"encoder.{name}"]) for name, value in found.items())
+
+
+def test_the_attention_of_a_sharded_transformer(folder: Path) -> None:
+    for rank in (0, 1):
+        assert torch.load(folder / f"ibot.{rank}")["fsdp"]["attention"].ndim == 4
 
 
 def test_functions_of_shards(folder: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from selfsight.health import STATUSES, Limits, monitors, verdict
+from selfsight.health import STATUSES, Limits, assignments, monitors, verdict
 
 
 def gauss(n=600, d=64, rank=None, mean=0.0, seed=0):
@@ -203,3 +203,20 @@ def test_a_network_that_does_not_move_is_seen():
 
 def test_every_status_is_known():
     assert set(STATUSES) >= {"healthy", "collapsed", "dimensional collapse", "diverging", "not learning"}
+
+
+def test_codes_that_hardly_any_picture_uses_are_a_collapse():
+    now, history = numbers(gauss(600, 64, mean=0.3)), [numbers(gauss(600, 64, mean=0.5))]
+    spread = {"mean_code_entropy": 1.0, "code_entropy": 0.956}  # two points after Sinkhorn: the entropies see nothing
+    seen = verdict(now, falling(), progress=0.9, history=history, logs={**spread, "used": 2 / 256})
+    assert seen.status == "collapsed"
+    assert "0.8% of the codes" in seen.why
+    fine = verdict(now, falling(), progress=0.9, history=history, logs={**spread, "used": 0.4, "agreement": 0.25})
+    assert fine.status == "healthy"
+    assert "40% of the codes in use, winners agree on 25%" in fine.why
+
+
+def test_used_codes_are_counted_against_those_that_could_be():
+    codes = torch.eye(100, dtype=torch.float64)[torch.tensor([3, 3, 7, 9])]  # 3 winners, 4 rows could have had 4
+    assert float(assignments(codes)["used"]) == pytest.approx(3 / 4)
+    assert float(assignments(codes.T)["used"]) <= 1

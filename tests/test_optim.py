@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,13 +16,17 @@ from selfsight.optim import (
     LARS,
     Muon,
     OptimizerConfig,
+    ScheduleConfig,
     build,
     clip,
     decay_factor,
     drop_unstarted,
     newton_schulz,
+    peak_rate,
     set_rates,
 )
+from selfsight.train import steps
+from tiny import make, tiny
 
 
 class Toy(Method):
@@ -399,3 +404,18 @@ def test_wrong_decay_and_clipping_are_refused(fields: dict[str, Any], said: str)
 def test_wrong_settings_are_refused(fields: dict, said: str) -> None:
     with pytest.raises(WrongUse, match=said):
         OptimizerConfig(**fields)
+
+
+def test_a_stretched_schedule_holds_for_rate_and_decay_in_the_loop() -> None:
+    run, data = tiny("dino", steps=4)
+    stretched = replace(run.optimizer, name="adamw", weight_decay=0.1, weight_decay_end=0.2)
+    run = replace(run, optimizer=stretched, schedule=ScheduleConfig(name="cosine", stretch=2.0))
+    method, optimizer, pictures = make(run, data)
+    seen = []
+    for _ in steps(method, optimizer, pictures, run):
+        group = max(optimizer.param_groups, key=lambda g: g["weight_decay"])
+        seen.append((group["lr"] / peak_rate(run.optimizer, int(run.batch_size)), group["weight_decay"]))
+    for index, (rate, decay) in enumerate(seen):
+        half = (1 + math.cos(math.pi * index / 8)) / 2  # the whole would be 8 steps long
+        assert rate == pytest.approx(half)
+        assert decay == pytest.approx(0.2 - 0.1 * half)

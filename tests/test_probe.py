@@ -33,6 +33,13 @@ def test_slower_bf16_is_not_picked(net, clocks):
     assert "0.33x" in found.why
 
 
+def test_a_teacher_is_timed_as_its_student(net, clocks):
+    clocks(2.0, 1.0)
+    found = probe.precision(net.requires_grad_(False), (3, 8, 8), 8, CPU)
+    assert found.precision == "bf16", found.why
+    assert not any(p.requires_grad for p in net.parameters())
+
+
 def test_faster_and_right_bf16_is_picked(net, clocks):
     clocks(2.0, 1.0)
     found = probe.precision(net, (3, 8, 8), 8, CPU)

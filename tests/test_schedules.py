@@ -1,13 +1,16 @@
 """Schedules against their closed forms at the first step, the warm-up boundary, the middle and the last step."""
 
 import math
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 
 from selfsight.core import Step
 from selfsight.errors import WrongUse
-from selfsight.optim import OptimizerConfig, ScheduleConfig, cosine_ramp, factor, peak_rate
+from selfsight.optim import OptimizerConfig, ScheduleConfig, cosine_ramp, decay_factor, factor, peak_rate
+from selfsight.optim.config import ScheduleName
 
 PER_EPOCH, EPOCHS = 7, 100
 TOTAL = PER_EPOCH * EPOCHS
@@ -77,6 +80,28 @@ def test_polynomial_and_exponential() -> None:
     assert at(exponential, 3 * PER_EPOCH) == pytest.approx(gamma**3)
 
 
+def test_a_stretched_schedule_stops_before_its_end() -> None:
+    """MSN's: 800 epochs of a schedule of 1000, of which 15 warm up from 2e-4 to 1e-3; the end would be 1e-6 and 0.4."""
+    schedule = ScheduleConfig(name="cosine", warmup_epochs=15, warmup_start=0.2, final=0.001, stretch=1.25)
+    optimizer = OptimizerConfig(name="adamw", weight_decay=0.04, weight_decay_end=0.4)
+    golden = ((0, 2e-4, 0.04), (15, 1e-3, 0.04019982), (400, 6.684249e-4, 0.1643769), (800, 9.922371e-5, 0.3656231))
+    for epoch, rate, decay in golden:
+        step = Step(epoch * PER_EPOCH, 800 * PER_EPOCH, PER_EPOCH, torch.Generator())
+        assert 1e-3 * factor(schedule, step) == pytest.approx(rate, rel=1e-6)
+        assert 0.04 * decay_factor(optimizer, step, schedule.stretch) == pytest.approx(decay, rel=1e-6)
+
+
+@pytest.mark.parametrize("per", ["step", "epoch"])
+@pytest.mark.parametrize("name", ["constant", "cosine", "step", "multistep", "polynomial", "exponential"])
+def test_a_stretched_schedule_is_that_of_a_longer_run(name: ScheduleName, per: Literal["step", "epoch"]) -> None:
+    plain = ScheduleConfig(name=name, warmup_epochs=10, warmup_start=0.1, final=0.01, per=per)
+    stretched = replace(plain, stretch=1.5)
+    for t in range(TOTAL):
+        longer = Step(t, TOTAL * 3 // 2, PER_EPOCH, torch.Generator())
+        assert at(stretched, t) == factor(plain, longer)
+    assert at(stretched, 69) == at(plain, 69)  # the warm-up stays
+
+
 def test_teacher_momentum() -> None:
     assert cosine_ramp(0.996, 1, 0) == pytest.approx(0.996, abs=1e-15)
     assert cosine_ramp(0.996, 1, 0.5) == pytest.approx(0.998, abs=1e-15)
@@ -101,6 +126,7 @@ def test_peak_rates() -> None:
         ({"warmup_epochs": -1}, "at least 0"),
         ({"gamma": 0.0}, "above 0"),
         ({"per": "batch"}, "step or epoch"),
+        ({"stretch": 0.8}, "give 1 to end with the run, or more"),
     ],
 )
 def test_wrong_schedules_are_refused(fields: dict, said: str) -> None:

@@ -1,6 +1,7 @@
 """Vision transformers: what masks, kept patches, positions and attention do, against timm and written-out formulas."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from selfsight import encoders
+from selfsight import augment, encoders
+from selfsight.augment import ViewsConfig
 from selfsight.encoders import EncoderConfig, TokenEncoder
 from selfsight.encoders.vit import ViT
 from selfsight.errors import WrongUse
+from selfsight.methods import METHODS
+from selfsight.recipes import recipe
 
 T, SIDE = 64, 8  # patches of a 32 px picture
 
@@ -287,3 +291,36 @@ def test_half_precision(pictures: torch.Tensor) -> None:
     got.square()[:, 0].sum().backward()
     assert token.grad is not None
     assert token.grad.any()
+
+
+def test_a_side_that_does_not_fit_is_refused_by_the_name_of_its_flag() -> None:
+    for side, flag in ((18, "views.local-size"), (30, "views.size")):
+        with pytest.raises(WrongUse, match=rf"--{flag} {side}: pictures of {side} px cannot be cut"):
+            encoders.check_side(vit(), side, flag)
+    encoders.check_side(vit(), 16, "views.local-size")
+    encoders.check_side(encoders.build("resnet18", 3, 32), 17, "views.size")
+    for name, size, least in (("alexnet", 32, 15), ("alexnet", 224, 63)):
+        net = encoders.build(name, 3, size).eval()
+        assert net(torch.randn(1, 3, least, least)).shape == (1, net.dim)
+        with pytest.raises(RuntimeError):
+            net(torch.randn(1, 3, least - 1, least - 1))
+        with pytest.raises(WrongUse, match=rf"--views.size {least - 1} is too small .* at least {least} px"):
+            encoders.check_side(net, least - 1, "views.size")
+
+
+def test_small_crops_are_made_of_whole_patches() -> None:
+    for size, patch, side in ((32, 4, 16), (40, 4, 20), (24, 4, 12), (64, 8, 32), (224, 16, 96)):
+        crops = augment.build(ViewsConfig(policy="simclr", locals=2), size, 3, torch.zeros(3), torch.ones(3), patch)
+        assert {group.name: group.size for group in crops.groups} == {"global": size, "local": side}
+
+
+def test_the_rate_of_the_patch_embedding_is_its_own() -> None:
+    run = recipe("dinov2", "tiny")
+    config = replace(run.method, embedding_lr=0.2, layer_decay=0.5)
+    method: Any = METHODS["dinov2"](config, vit(), None)
+    scales = {id(p): group.get("lr_scale", 1.0) for group in method.param_groups() for p in group["params"]}
+    encoder = method.student.encoder
+    depth = len(encoder.layers()) - 1
+    assert scales[id(encoder.cls_token)] == scales[id(encoder.pos_embed)] == 0.5**depth
+    assert {scales[id(p)] for p in encoder.patch_embed.parameters()} == {0.2 * 0.5**depth}
+    assert {id(p) for p in method.parameters() if p.requires_grad} == set(scales)

@@ -43,3 +43,17 @@ def test_waiting_is_logged_as_a_share(tmp_path: Path) -> None:
     assert len(shares) == 4
     assert all(0 <= share <= 1 for share in shares)
     assert not (folder / "study").exists()  # SimCLR has nothing to study
+
+
+def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
+    run = recipe("simclr", "tiny")
+    run = replace(
+        run, steps=12, epochs=9.0, checkpoint_every=1, log_every=12, quiet=True, threads=1, precision="fp32",
+        optimizer=replace(run.optimizer, lr=1e30), schedule=replace(run.schedule, warmup_epochs=0.0),
+        probe=ProbeConfig(every=-1), out=str(tmp_path / "run"),
+    )  # fmt: skip
+    result = pretraining.start(run)
+    assert result.code == 1
+    assert result.summary["health"] == "diverging"
+    state = torch.load(result.folder / "checkpoints/last.pt", weights_only=True)
+    assert all(torch.isfinite(x).all() for x in state["method"].values())

@@ -49,6 +49,10 @@ class DoubleTokens(Double):
         self.net: Any = net
         self.patch = self.net.patch
 
+    @property
+    def patch_embed(self) -> nn.Module:
+        return self.net.patch_embed  # type: ignore[no-any-return]
+
     def tokens(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return self.net.tokens(x.double(), *args, **kwargs)
 

@@ -4,6 +4,8 @@ Only this file and sharding.py import torch.distributed. A tensor is *sharded* i
 axis (a DTensor of FSDP2); `shard`, `whole`, `write` and `norms` take any tensor, so their callers need not ask.
 """
 
+import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -241,14 +243,16 @@ def launch(processes: int, arguments: list[str], threads: int) -> int:
         environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")  # a long step, then its checkpoint
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
         # a session of its own: Ctrl-C reaches us alone, and we pass it on once
-        child = subprocess.Popen([sys.executable, *torchrun, *arguments], env=environment, start_new_session=True)
+        command = [sys.executable, *torchrun, *arguments]
+        child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
         caught: list[int] = []
 
         def forward(number: int, frame: object) -> None:
             caught.append(number)
             child.send_signal(signal.SIGTERM)
 
-        old = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
+        hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # a closed terminal
+        old = {s: signal.signal(s, forward) for s in {signal.SIGINT, signal.SIGTERM, hangup}}
         try:
             code = child.wait()
         finally:
@@ -257,6 +261,12 @@ def launch(processes: int, arguments: list[str], threads: int) -> int:
         if caught:
             return 128 + caught[0]
         return int(status.read_text()) if status.is_file() else (code and 1)
+
+
+def _end_with_parent() -> None:
+    """In a child on Linux: get a SIGTERM when the parent is gone, even by kill -9, which nobody can pass on."""
+    with contextlib.suppress(OSError, AttributeError):  # another system
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
 
 
 def leave_status(code: int) -> bool:

@@ -52,6 +52,8 @@ class Limits:
     """... after this part of the run."""
     one_code: float = 0.05
     """Collapsed: entropy of the mean K-way assignment below this part of log K."""
+    few_codes: float = 0.02
+    """Collapsed: share of the outputs that could win a row of the batch, and do, below this."""
     even_codes: float = 0.9995
     """Constant outputs: entropy of the K-way assignments, mean and single, above this part of log K."""
     starved: float = 0.5
@@ -135,10 +137,10 @@ def assignments(codes: Tensor) -> dict[str, Tensor]:
     """What the verdict reads of K-way assignments, (B, K) rows that sum to 1: logs of a method, () each.
 
     Entropy relative to log K of single rows (`code_entropy`: 1 says nothing) and of their mean (`mean_code_entropy`: 0
-    says the same of all), and the share of outputs that win a row (`used`).
+    says the same of all), and how many outputs win a row, relative to how many could (`used`).
     """
     top, mean = math.log(codes.shape[1]), codes.mean(0)
-    used = torch.zeros_like(mean).index_fill_(0, codes.argmax(1), 1.0).mean()
+    used = torch.zeros_like(mean).index_fill_(0, codes.argmax(1), 1.0).sum() / min(codes.shape)
     return {
         "code_entropy": -torch.special.xlogy(codes, codes).sum(1).mean() / top,
         "mean_code_entropy": -torch.special.xlogy(mean, mean).sum() / top,
@@ -167,7 +169,8 @@ def verdict(
         history: earlier monitors, oldest first; best from the untrained network on. Who grows above all of them from a
             low start has not collapsed; who was high and bounces has.
         logs: the method's latest logs. Of K-way methods `mean_code_entropy` (of the mean assignment) and `code_entropy`
-            (mean over assignments), both relative to log K, are understood.
+            (mean over assignments), both relative to log K, and `used` (see `assignments`) are understood; `agreement`
+            (how often student and teacher, or two views, have the same winner) is told.
         waiting: part of the training time in which the loop waited for pictures, 0..1.
         limits: the thresholds.
     """
@@ -175,7 +178,7 @@ def verdict(
     if values and not math.isfinite(values[-1]):
         return _say("diverging", f"the loss is {values[-1]}")
     if now.get("finite", 1.0) < 1 or not all(math.isfinite(now[name]) for name in MOVING if name in now):
-        return _say("diverging", "outputs are not finite")
+        return _say("diverging", "outputs or gradients are not finite")
     warm = 0.5  # as part of the run
     if losses and losses[-1][0] and progress > 0:
         warm = min(warm, max(limit.warm_steps * progress / losses[-1][0], limit.warm_part))
@@ -193,6 +196,8 @@ def verdict(
         return _say(
             "collapsed", f"nearly all pictures get the same code: entropy of the mean {mean_entropy:.2g} of log K"
         )
+    if (used := logs.get("used", 1.0)) < limit.few_codes:
+        return _say("collapsed", f"{used:.1%} of the codes that the batch could use are in use")
     if min(mean_entropy, entropy) > limit.even_codes:
         return _say("at the loss of constant outputs", "every picture gets the uniform code")
     enough = len(values) >= limit.fewest and all(math.isfinite(x) for x in values)
@@ -218,7 +223,9 @@ def verdict(
         return _say("data-starved", f"{waiting:.0%} of the time went by waiting for pictures; it learns, slowly")
     if "std" in now and "features_rank" in now:
         rank = f"features' rank {now['features_rank']:.1f} of {possible:.0f}"
-        return Verdict("healthy", f"spread {_number(now, 'std')} of 1/sqrt(D), {rank}", "")
+        codes = f", {logs['used']:.0%} of the codes in use" if "used" in logs else ""
+        agree = f", winners agree on {logs['agreement']:.0%}" if "agreement" in logs else ""
+        return Verdict("healthy", f"spread {_number(now, 'std')} of 1/sqrt(D), {rank}{codes}{agree}", "")
     return Verdict("healthy", f"loss {_late(values):.4g}" if values else "nothing speaks against it", "")
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from selfsight.errors import WrongUse
 from selfsight.run import Run
 from selfsight.session import (
     Session,
+    alone_in,
     check_out,
     choose_precision,
     folder_for,
@@ -172,9 +174,12 @@ def _drive(session: Session, folder: Path, text: str, choices: list[str], resume
     """Train, log, measure, checkpoint; then finish. `session` is at the step it starts from."""
     run, data = session.run, session.data
     first = distributed.rank() == 0
+    # held from before the tracker touches a file
+    stack = ExitStack()
+    distributed.from_first(lambda: stack.enter_context(alone_in(folder)))
     tracker = Tracker(folder, resume_step=session.done + 1 if resumed else None, loggers=run.log_to, quiet=run.quiet,
                       enabled=first, total=run.steps, config=runs.to_dict(run))  # fmt: skip
-    with tracker, signals() as caught:
+    with stack, tracker, signals() as caught:
         for line in choices:
             tracker.log(line)
         for path, reason in data.skipped:

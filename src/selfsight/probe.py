@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from selfsight import distributed
+
 FASTER = 1.15  #: bf16 must be this much faster than fp32 to be picked
 CLOSE = 0.1  #: largest relative difference of outputs and of gradients (Frobenius norm) that counts as right
 
@@ -49,7 +51,8 @@ def _seconds(net: nn.Module, x: Tensor, dtype: torch.dtype | None, repeats: int,
         _pass(net, x, dtype)
         if x.device.type == "cuda":
             torch.cuda.synchronize(x.device)
-        best = min(best, time.perf_counter() - start)
+        took = torch.tensor(time.perf_counter() - start, device=x.device)  # all processes go on together, or none:
+        best = min(best, float(distributed.all_max(took)))  # batch statistics of all are a part of each pass
         if best > limit:
             break
     return best
@@ -72,7 +75,7 @@ def precision(encoder: nn.Module, shape: tuple[int, int, int], batch: int, devic
     """
     if device.type == "cpu" and not _cpu_has_bf16():
         return Verdict("fp32", "this CPU has no bf16 units, where bf16 runs many times slower than fp32")
-    net = copy.deepcopy(encoder).to(device).train()
+    net = copy.deepcopy(encoder).to(device).train().requires_grad_(True)  # a teacher's has no gradients
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(min(batch, 64), *shape, generator=generator).to(device)
     if x.shape[1] > 1:
@@ -90,7 +93,7 @@ def precision(encoder: nn.Module, shape: tuple[int, int, int], batch: int, devic
         return Verdict("fp32", f"bf16 runs at {ratio:.2f}x the speed of fp32 here, below {FASTER}x")
     y32, g32 = _pass(net, x, None)
     y16, g16 = _pass(net, x, torch.bfloat16)
-    off = max(_difference([y32], [y16]), _difference(g32, g16))
+    off = float(distributed.all_max(torch.tensor(max(_difference([y32], [y16]), _difference(g32, g16)), device=device)))
     if not off < CLOSE:
         return Verdict("fp32", f"bf16 is {ratio:.2f}x faster but its results differ by {off:.0%} from fp32")
     return Verdict("bf16", f"bf16 is {ratio:.2f}x faster than fp32 here and agrees within {off:.1%}")

@@ -36,7 +36,7 @@ from selfsight.train import Pictures, build, steps
 def pick_device(name: str) -> torch.device:
     """The device of that name; auto: a GPU if there is one. In a worker, the GPU of its local rank."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"  # mps has no float64, which clusterings and monitors use
     if name.split(":")[0] not in ("cpu", "cuda", "mps"):
         raise WrongUse(f"unknown device {name!r}.{perhaps(name, {'auto', 'cpu', 'cuda', 'mps'})}")
     try:
@@ -144,6 +144,8 @@ def set_up(run: Run[Any], device: torch.device) -> None:
     """Threads, memory and determinism of this process."""
     if run.threads:
         torch.set_num_threads(run.threads)
+    if run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(run.deterministic)
     if device.type == "cpu":
         keep_memory()
@@ -174,6 +176,24 @@ def choose_precision(run: Run[Any], method: Method, device: torch.device) -> tup
     share = run.batch_size * run.views.views // run.processes
     found = distributed.broadcast_object(probe.precision(method.encoder, (channels, size, size), share, device))
     return dataclasses.replace(run, precision=found.precision), f"precision {found.precision}: {found.why}"
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a run folder; WrongUse while one does. The system lets go of what is killed."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with (folder / "run.yaml").open() as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WrongUse(f"{folder} is being trained by another process: wait for it, or end it first") from None
+        except OSError:  # some network disks have no locks
+            pass
+        yield
 
 
 @contextmanager

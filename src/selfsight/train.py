@@ -166,6 +166,9 @@ def build(
     method.views = train_data.views = augment.build(
         run.views, run.image_size, data.channels, data.mean, data.std, int(getattr(encoder, "patch", 0))
     )
+    encoders.check_side(encoder, run.image_size, "image-size")
+    for group in method.views.groups:
+        encoders.check_side(encoder, group.size, "views.local-size" if group.name == "local" else "views.size")
     if world > 1:
         sync_batch_norm(method)
     if run.checkpoint_activations:
@@ -237,7 +240,7 @@ def steps(
     for index in range(start, stop):
         step = at(index, Stream.SHARED, index)
         factor = optim.factor(run.schedule, step)
-        optim.set_rates(optimizer, peak, factor, optim.decay_factor(run.optimizer, step))
+        optim.set_rates(optimizer, peak, factor, optim.decay_factor(run.optimizer, step, run.schedule.stretch))
         torch.manual_seed(seed_of(seed, Stream.SHARED, index))
         method.before_step(step, data)
         began = time.perf_counter()

@@ -85,6 +85,10 @@ class Watch:
             stop, late = divmod(distributed.agree(2 * (caught[0] if caught else 0) + overdue), 2)
             regular = at % run.checkpoint_every == 0 if run.checkpoint_every else late or at % session.per_epoch == 0
             if stop or regular or at == run.steps:
+                if session.done % run.log_every:
+                    self.read(done)
+                if not (math.isfinite(self.loss) and math.isfinite(float(done.gradient))):
+                    return self.diverged()  # the last good checkpoint stays
                 session.save(self.folder, "last.pt", self.text)
                 saved = time.monotonic()
             if stop and at < run.steps:
@@ -147,8 +151,8 @@ class Watch:
         self.spent = time.monotonic() - began
 
     def diverged(self) -> int:
-        """The loss is no number: say so and stop; the last checkpoint stays."""
-        self.verdict = health.verdict({}, [(self.session.done, self.loss)], progress=1.0)
+        """The loss or its gradient is no number: say so and stop; the last checkpoint stays."""
+        self.verdict = health.verdict({"finite": 0.0}, [(self.session.done, self.loss)], progress=1.0)
         self.tracker.measure(self.session.done, {"health": self.verdict.status, "why": self.verdict.why})
         self.tracker.log(f"stopped: {self.verdict.why}. {self.verdict.remedy}")
         return 1

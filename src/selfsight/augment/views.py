@@ -209,7 +209,8 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         image_size: side of a view where the configuration says 0.
         channels: of the pictures.
         mean, std: (C,) of the data in [0, 1] units.
-        patch: side of the encoder's patches in pixels, which masks consist of; 0: it has none.
+        patch: side of the encoder's patches in pixels, which masks consist of and small crops are made of unless they
+            have a side of their own; 0: it has none.
 
     Returns:
         A module with the groups "global" (and "local", "clean" if asked for).
@@ -252,7 +253,8 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         if known.local and not config.local_scale and small:
             small = (max(small[0], crops.local_scale[0]), small[1])  # a 32 px picture has no crops of 0.05
         bases = [known.local or known.views[v % len(known.views)] for v in range(config.locals)]
-        groups.append(Group("local", config.local_size or crops.size, tuple(adapted(p, small) for p in bases)))
+        side = max(patch, crops.size // patch * patch) if patch else crops.size
+        groups.append(Group("local", config.local_size or side, tuple(adapted(p, small) for p in bases)))
     if not config.normalise:
         mean, std = torch.zeros(channels), torch.ones(channels)
     masks = None if config.mask == "none" else Masks(config.mask, size // patch, config.mask_ratio, config.mask_share)

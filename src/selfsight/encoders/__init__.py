@@ -146,6 +146,19 @@ ENCODERS: dict[str, Encoder] = {
 }
 
 
+def check_side(encoder: nn.Module, side: int, flag: str) -> None:
+    """WrongUse, naming the flag, if the encoder cannot see pictures of this side in pixels."""
+    patch, least = int(getattr(encoder, "patch", 1)), int(getattr(encoder, "least", 1))
+    if side < least:
+        raise WrongUse(
+            f"--{flag} {side} is too small for this encoder: at least {least} px, or choose another --encoder"
+        )
+    try:
+        vit.fits(patch, side)
+    except WrongUse as error:
+        raise WrongUse(f"--{flag} {side}: {error}") from None
+
+
 def build(name: str, channels: int, image_size: int, config: EncoderConfig | None = None) -> nn.Module:
     """An untrained encoder with `.dim`, initialised from torch's default generator. WrongUse for an unknown name."""
     if name not in ENCODERS:

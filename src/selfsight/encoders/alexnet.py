@@ -22,6 +22,7 @@ class AlexNet(nn.Module):
     """
 
     pre_activation = True  #: the features miss a ReLU that classifiers expect
+    least: int  #: side in pixels of the smallest picture that the three pools leave anything of
 
     def __init__(self, channels: int, image_size: int) -> None:
         super().__init__()
@@ -29,7 +30,7 @@ class AlexNet(nn.Module):
         self.dim, side = (4096, (image_size - 7) // 4 + 1) if large else (1024, image_size)
         for _ in range(3):
             side = (side - 3) // 2 + 1
-        side = max(1, min(6, side))
+        side, self.least = max(1, min(6, side)), 63 if large else 15
         self.features = nn.Sequential(
             *_conv(channels, 96, *((11, 4) if large else (5, 1))),
             nn.MaxPool2d(3, 2),

@@ -27,7 +27,7 @@ class OnEdges(nn.Module):
         """net: an encoder with two input channels and `.dim`."""
         super().__init__()
         self.sobel, self.net, self.dim = Sobel(), net, net.dim
-        self.pre_activation = getattr(net, "pre_activation", False)
+        self.pre_activation, self.least = getattr(net, "pre_activation", False), getattr(net, "least", 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.sobel(x))

@@ -22,6 +22,7 @@ class TokenEncoder(Protocol):
 
     dim: int
     patch: int  #: side of a patch in pixels
+    patch_embed: nn.Module  #: from pixels to the tokens of patches
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, D)."""
@@ -104,7 +105,7 @@ class ViT(VisionTransformer):
         layer_scale: float = 0.0,
     ) -> None:
         shape, patch = SHAPES[name], patch or choose_patch(image_size)
-        _fits(patch, image_size, image_size)
+        fits(patch, image_size, image_size)
         settings: dict[str, Any] = {
             "img_size": image_size, "patch_size": patch, "in_chans": channels, "num_classes": 0,
             "embed_dim": shape.dim, "depth": shape.depth, "num_heads": shape.heads, "dynamic_img_size": True,
@@ -148,13 +149,21 @@ class ViT(VisionTransformer):
 
         Computed explicitly, since the fused kernel that training uses does not return it.
         """
-        x = self._embed(x)
-        for block in self.blocks[:-1]:
-            x = block(x)
         last: Any = self.blocks[-1]
-        qkv = last.attn.qkv(last.norm1(x)).unflatten(-1, (3, last.attn.num_heads, -1))
-        q, k, _ = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, 1 + T, d) each
-        return (q @ k.mT * last.attn.scale).softmax(dim=-1)
+        found: list[Tensor] = []
+
+        def look(attn: Any, inputs: tuple[Tensor, ...]) -> None:
+            qkv = attn.qkv(inputs[0]).unflatten(-1, (3, attn.num_heads, -1))
+            q, k, _ = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, 1 + T, d) each
+            found.append((q @ k.mT * attn.scale).softmax(dim=-1))
+
+        # inside of the block's own call, where its weights are whole even if they are sharded
+        hook = last.attn.register_forward_pre_hook(look)
+        try:
+            self.blocks(self._embed(x))
+        finally:
+            hook.remove()
+        return found[0]
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Trainable parameters, each once: the embedding, every block, the last normalisation; for layer-wise rates."""
@@ -166,7 +175,7 @@ class ViT(VisionTransformer):
         self, x: Tensor, mask: Tensor | None = None, mask_token: Tensor | None = None, keep: Tensor | None = None
     ) -> Tensor:
         """What the first block sees: (B, 1 + T, D), or (B, 1 + t, D) with `keep`."""
-        _fits(self.patch, *x.shape[-2:])
+        fits(self.patch, *x.shape[-2:])
         patches = self.patch_embed(x)  # (B, S / patch, S / patch, D)
         positions = resample_abs_pos_embed(
             self.pos_embed, list(patches.shape[1:3]), self.patch_embed.grid_size, num_prefix_tokens=1
@@ -183,7 +192,7 @@ class ViT(VisionTransformer):
         return torch.cat([start, patches], dim=1)
 
 
-def _fits(patch: int, *sides: int) -> None:
+def fits(patch: int, *sides: int) -> None:
     """WrongUse if pictures of these sides cannot be cut into patches."""
     for side in sides:
         if patch < 1 or side < patch or side % patch:

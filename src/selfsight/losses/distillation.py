@@ -72,4 +72,4 @@ def koleo(z: Tensor, keys: Tensor | None = None, rows: Tensor | None = None) -> 
 @full_precision
 def entropy_gap(mean: Tensor) -> Tensor:
     """log K - H(mean), at least 0: what the mean-entropy term of MSN (arXiv 2204.07141, eq. 1) adds. mean: (K,) sums to 1."""
-    return math.log(len(mean)) + torch.special.xlogy(mean, mean).sum()
+    return math.log(len(mean)) + (mean * mean.clamp(min=torch.finfo(mean.dtype).tiny).log()).sum()

@@ -25,7 +25,7 @@ class DINOv2Config(SelfDistillationConfig):
     layer_decay: float = 0.9
     """Learning rate of each block relative to the next one's."""
     embedding_lr: float = 0.2
-    """Multiplies the learning rate of the patch embedding and the positions."""
+    """Multiplies the learning rate of the patch embedding."""
 
 
 class DINOv2(SelfDistillation):

@@ -72,7 +72,7 @@ class SelfDistillationConfig:
     layer_decay: float = 1.0
     """Learning rate of each block relative to the next one's (DINOv2: 0.9)."""
     embedding_lr: float = 1.0
-    """Multiplies the learning rate of the patch embedding and the positions."""
+    """Multiplies the learning rate of the patch embedding."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "hidden", "bottleneck", "layers", "temperature_epochs", "iterations")
@@ -247,10 +247,13 @@ class SelfDistillation(Method):
         encoder = self.student.encoder
         if isinstance(encoder, TokenEncoder):
             layers = encoder.layers()
+            embedding = {id(p) for p in encoder.patch_embed.parameters()}
             for i, params in enumerate(layers):
                 scale = self.config.layer_decay ** (len(layers) - 1 - i)
-                scale *= self.config.embedding_lr if i == 0 else 1.0
-                groups.append({"params": params, "lr_scale": scale})
+                groups.append({"params": [p for p in params if id(p) not in embedding], "lr_scale": scale})
+                if i == 0:
+                    own = [p for p in params if id(p) in embedding]
+                    groups.append({"params": own, "lr_scale": scale * self.config.embedding_lr})
         else:
             rest += [p for p in encoder.parameters() if p.requires_grad]
         return [*groups, {"params": rest}]

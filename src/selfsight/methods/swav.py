@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -92,12 +92,16 @@ class SwAV(Method):
     @torch.no_grad()
     def codes(self, scores: Tensor, view: int, step: Step) -> Tensor:
         """Codes of this process's rows, balanced over the global batch and the queue. (B, K) -> (B, K)."""
-        rows, pushed = scores, (step.index - self.config.queue_from_step) * len(scores) * distributed.world()
-        if self.queues and pushed >= self.config.queue:  # a half-filled queue would soak up prototype mass
-            past = self.queues[view].rows[distributed.rank() :: distributed.world()]  # type: ignore[index]  # each once
+        rows, weights = scores, None
+        if self.queues and step.index > self.config.queue_from_step:
+            queue = cast(Queue, self.queues[view])
+            past = queue.rows[distributed.rank() :: distributed.world()]  # each once
             rows = torch.cat([scores, self.prototypes(past)])
+            # a half-filled queue would soak up prototype mass: it does not count, which costs no wait for the device
+            counts = (queue.filled >= len(queue.rows)).to(scores.dtype).expand(len(past))
+            weights = torch.cat([scores.new_ones(len(scores)), counts])
         reducers = distributed.all_sum, distributed.all_max
-        codes = sinkhorn(rows, self.config.epsilon, self.config.iterations, *reducers)[: len(scores)]
+        codes = sinkhorn(rows, self.config.epsilon, self.config.iterations, *reducers, weights=weights)[: len(scores)]
         if self.config.hard_steps < 0 or step.index < self.config.hard_steps:
             codes = torch.zeros_like(codes).scatter_(1, codes.argmax(1, keepdim=True), 1.0)
         return codes

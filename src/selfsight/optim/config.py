@@ -104,11 +104,14 @@ class ScheduleConfig:
     power: float = 1.0
     """Exponent of polynomial; 1 is a straight line."""
     milestones: tuple[float, ...] = (0.6, 0.8)
-    """multistep: fractions of the whole run where gamma multiplies the rate (MoCo: epochs 120 and 160 of 200)."""
+    """multistep: fractions of the whole schedule where gamma multiplies the rate (MoCo: epochs 120 and 160 of 200)."""
     step_epochs: float = 30.0
     """step: epochs between two multiplications by gamma, counted from the start of the run."""
     gamma: float = 0.1
     """step and multistep: the multiplier."""
+    stretch: float = 1.0
+    """The schedule would end at this multiple of the run, that of the weight decay too: the run stops before it (MSN:
+    1.25). The warm-up stays as it is."""
     per: Literal["step", "epoch"] = "step"
     """epoch: after the warm-up the rate changes only where an epoch starts (MoCo v1/v2, SimSiam)."""
 
@@ -120,6 +123,8 @@ class ScheduleConfig:
             _not_negative(f"schedule.{name}", getattr(self, name))
         for name in ("power", "step_epochs", "gamma"):
             _above_zero(f"schedule.{name}", getattr(self, name))
+        if not self.stretch >= 1:
+            raise WrongUse(f"schedule.stretch is {self.stretch}; give 1 to end with the run, or more (MSN: 1.25).")
         if any(not 0 < m < 1 for m in self.milestones):
             raise WrongUse(f"schedule.milestones are {self.milestones}; give fractions of the run between 0 and 1.")
         if self.name == "exponential" and self.final == 0:

@@ -9,12 +9,12 @@ from selfsight.optim.config import OptimizerConfig, ScheduleConfig
 def factor(schedule: ScheduleConfig, step: Step) -> float:
     """Multiple of the peak rate at `step`.
 
-    With t steps done of T and Tw = warmup_epochs * steps per epoch: t < Tw gives start + (1 - start) * t / Tw, and
-    t = Tw is the peak exactly. After it, x = (t - Tw) / (T - Tw) in 0..1:
+    With t steps done of T = stretch * steps of the run, and Tw = warmup_epochs * steps per epoch: t < Tw gives
+    start + (1 - start) * t / Tw, and t = Tw is the peak exactly. After it, x = (t - Tw) / (T - Tw) in 0..1:
     cosine final + (1 - final) * (1 + cos(pi * x)) / 2 (SGDR, arXiv 1608.03983, eq. 5); polynomial
     final + (1 - final) * (1 - x)^power; exponential final^x. step and multistep count from the start of the run.
     """
-    t, total, warmup = float(step.index), step.total, schedule.warmup_epochs * step.per_epoch
+    t, total, warmup = float(step.index), schedule.stretch * step.total, schedule.warmup_epochs * step.per_epoch
     if t < warmup:
         return schedule.warmup_start + (1 - schedule.warmup_start) * t / warmup
     if schedule.per == "epoch":
@@ -33,11 +33,14 @@ def factor(schedule: ScheduleConfig, step: Step) -> float:
     return schedule.final**x
 
 
-def decay_factor(optimizer: OptimizerConfig, step: Step) -> float:
-    """Multiple of the weight decay at `step`: half a cosine from 1 towards weight_decay_end / weight_decay."""
+def decay_factor(optimizer: OptimizerConfig, step: Step, stretch: float = 1.0) -> float:
+    """Multiple of the weight decay at `step`: half a cosine from 1 towards weight_decay_end / weight_decay.
+
+    It would get there at `stretch` times the run, which is ScheduleConfig's.
+    """
     if optimizer.weight_decay_end is None:
         return 1.0
-    return cosine_ramp(1.0, optimizer.weight_decay_end / optimizer.weight_decay, step.progress)
+    return cosine_ramp(1.0, optimizer.weight_decay_end / optimizer.weight_decay, step.progress / stretch)
 
 
 def cosine_ramp(start: float, end: float, progress: float) -> float:

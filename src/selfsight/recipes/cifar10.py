@@ -118,7 +118,13 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, dict[str, Any]]] =
         COSINE10,
         _STRONG,
     ),
-    "deepcluster": (DeepClusterConfig(clusters=128), sgd(0.05, 5e-4), CONSTANT, {"policy": "deepcluster"}),
+    # edges, hence no colours
+    "deepcluster": (
+        DeepClusterConfig(clusters=128),
+        sgd(0.05, 5e-4),
+        CONSTANT,
+        {"policy": "deepcluster", **CROP_AND_FLIP},
+    ),
     "deepclusterv2": (DeepClusterV2Config(clusters=1000), clipped_lars(0.6, 1e-6), _TO_A_THOUSANDTH, _STRONG),
     "sela": (
         SeLaConfig(clusters=128, spacing="linear", relabels=200),

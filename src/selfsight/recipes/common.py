@@ -33,15 +33,16 @@ POLICIES_OF = {
     "dino": ("asym", "dino"),
     "ibot": ("asym", "dino"),
     "dinov2": ("asym", "dino"),
-    "msn": ("simclr-cifar", "byol"),
+    "msn": ("simclr-cifar", "moco-v2"),  # SimCLR's colours at strength 0.5, with its blur
     "supcon": ("simclr-cifar", "simclr"),
     "supervised": ("deepcluster", "deepcluster"),
 }
 
 # What a method's encoder sees: DeepCluster clusters by colour unless it sees edges (section 4.1).
 NETS = {"deepcluster": EncoderConfig(sobel=True)}
-# MoCo's residual branches do not start at zero (the authors' code).
-RESNETS = {**NETS, "moco": EncoderConfig(zero_init_residual=False)}
+# Residual branches that do not start at zero, as in the authors' code. It matters under LARC (SwAV, DeepCluster-v2): a
+# norm of length 0 takes one step of the raw gradient, then each step is a thousandth of the rate times its length.
+RESNETS = {**NETS, **dict.fromkeys(("moco", "swav", "deepclusterv2"), EncoderConfig(zero_init_residual=False))}
 
 # Classification's usual augmentation: no colours, which labels do not need.
 CROP_AND_FLIP: dict[str, Any] = {"strength": 0.0, "gray": 0.0}

@@ -43,7 +43,11 @@ _BYOL_HEADS: dict[str, Any] = {
     "hidden": 4096, "dim": 256, "norm": "batch", "last_bias": False, "momentum": 0.99, "momentum_end": 1.0
 }  # fmt: skip
 _TO_A_MILLIONTH = ScheduleConfig(name="cosine", warmup_epochs=10, final=5e-4)  # of a peak of 0.002
-_VIT = dict.fromkeys(("dino", "ibot", "dinov2", "msn"), EncoderConfig(drop_path=0.1))
+_VIT = {
+    **dict.fromkeys(("dino", "ibot", "msn"), EncoderConfig(drop_path=0.1)),
+    "dinov2": EncoderConfig(drop_path=0.3, layer_scale=1e-5),
+}
+_PICTURES = 1_281_167  # for settings that count steps: an epoch has _PICTURES // batch
 
 
 def _adamw(lr: float) -> OptimizerConfig:
@@ -51,6 +55,11 @@ def _adamw(lr: float) -> OptimizerConfig:
     return OptimizerConfig(
         name="adamw", lr=lr, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0, clip_per="tensor"
     )
+
+
+def _larc(lr: float) -> OptimizerConfig:
+    """As SwAV: every tensor is adapted and decays, biases and norms too."""
+    return OptimizerConfig(name="lars", lars_dialect="larc", decay_bias_and_norm=True, lr=lr, weight_decay=1e-6)
 
 
 _TO_A_THOUSANDTH = ScheduleConfig(name="cosine", warmup_epochs=10, final=0.001)
@@ -108,16 +117,17 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
     # section 4 and appendix A: 2 x 224 + 6 x 96
     "swav": (
         SwAVConfig(),
-        OptimizerConfig(name="lars", lars_dialect="larc", decay_bias_and_norm=True, lr=0.3, weight_decay=1e-6),
+        _larc(0.3),
         ScheduleConfig(name="cosine", warmup_epochs=10, warmup_start=0.0625, final=0.001),
         200,
         4096,
     ),
-    "deepcluster": (DeepClusterConfig(), sgd(0.05, 1e-5), CONSTANT, 200, 256),  # section 4.1
+    # section 3.3: AlexNet on edges; 200 epochs as in the code, the paper has 500
+    "deepcluster": (DeepClusterConfig(), sgd(0.05, 1e-5, decay_bias_and_norm=True), CONSTANT, 200, 256),
     # the authors' repository: 2 x 160 + 4 x 96
     "deepclusterv2": (
         DeepClusterV2Config(),
-        OptimizerConfig(name="lars", lars_dialect="larc", decay_bias_and_norm=True, lr=0.3, weight_decay=1e-6),
+        _larc(0.3),
         ScheduleConfig(name="cosine", warmup_epochs=10, warmup_start=0.0625, final=0.001),
         400,
         4096,
@@ -133,18 +143,18 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
     "ibot": (IBOTConfig(), _adamw(5e-4), _TO_A_MILLIONTH, 800, 1024),  # section 4.1, appendix
     # the code's short schedule for ImageNet-1k; the peak is 0.004 sqrt(batch / 1024)
     "dinov2": (
-        DINOv2Config(),
+        DINOv2Config(freeze_steps=_PICTURES // 2048),
         OptimizerConfig(
             name="adamw", lr=0.004 / 32, scaling="sqrt", weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0
         ),
-        _TO_A_MILLIONTH,
+        replace(_TO_A_MILLIONTH, final=1e-6 / 0.004 / 2**0.5),
         100,
         2048,
     ),
     "msn": (
         MSNConfig(),
         OptimizerConfig(name="adamw", lr=1e-3, scaling="none", weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0),
-        ScheduleConfig(name="cosine", warmup_epochs=15, warmup_start=0.2, final=0.001),
+        ScheduleConfig(name="cosine", warmup_epochs=15, warmup_start=0.2, final=0.001, stretch=1.25),
         800,
         1024,
     ),
@@ -160,6 +170,7 @@ _VIEWS: dict[str, dict[str, Any]] = {
     },
     "empssl": {"views": 20},
     "swav": {"scale": (0.14, 1.0), "locals": 6, "local_size": 96, "local_scale": (0.05, 0.14)},
+    "deepcluster": {"scale": (0.08, 1.0), **CROP_AND_FLIP},
     "deepclusterv2": {
         "size": 160, "scale": (0.14, 1.0), "locals": 4, "local_size": 96, "local_scale": (0.05, 0.14)
     },
@@ -173,10 +184,11 @@ _VIEWS: dict[str, dict[str, Any]] = {
 
 
 def imagenet(method: str) -> Run[Any]:
-    """ResNet-50 (self-distillation: ViT-S/16) with the paper's optimizer, schedule, batch and views."""
+    """ResNet-50 (self-distillation: ViT-S/16, DeepCluster: AlexNet) with the paper's optimizer, schedule, batch, views."""
     config, optimizer, schedule, epochs, batch = _TABLE[method]
+    encoder = "alexnet" if method == "deepcluster" else "vit-small" if method in _VIT else "resnet50"
     return Run(
-        config, data="imagenet", encoder="vit-small" if method in _VIT else "resnet50",
+        config, data="imagenet", encoder=encoder,
         net=_VIT.get(method, net_of(method)), image_size=224, optimizer=optimizer,
         schedule=schedule, epochs=epochs, batch_size=batch,
         views=views_of(method, POLICIES_OF[method][1], **_VIEWS.get(method, {})),
@@ -201,3 +213,35 @@ def simclr_v2() -> Run[Any]:
     return replace(
         imagenet("simclr"), method=SimCLRConfig(layers=3), optimizer=optimizer, schedule=schedule, epochs=800
     )
+
+
+def swav_small_batch() -> Run[Any]:
+    """SwAV at batch 256, the authors' script: a queue from epoch 15, no warm-up, rate 0.6 to 0.0006."""
+    config = SwAVConfig(queue=3840, queue_from_step=15 * (_PICTURES // 256), freeze_steps=5005)
+    schedule = ScheduleConfig(name="cosine", final=0.001)
+    return replace(imagenet("swav"), method=config, optimizer=_larc(0.6), schedule=schedule, batch_size=256)
+
+
+def dino_long() -> Run[Any]:
+    """DINO for 800 epochs: 10 small crops, a warmer teacher, a last layer of any length (appendix, the code)."""
+    return replace(
+        imagenet("dino"), method=DINOConfig(teacher_temperature_end=0.07, unit_last=False), epochs=800,
+        views=views_of(
+            "dino", "dino", scale=(0.25, 1.0), locals=10, local_size=96, local_scale=(0.05, 0.25)
+        ),
+    )  # fmt: skip
+
+
+def dino_resnet() -> Run[Any]:
+    """DINO with a ResNet-50, the quick run of the authors' repository: SGD, SwAV's crops, batch 512.
+
+    The published 75.3 % took 800 epochs of LARS at a batch near 4096, of which not every number is known.
+    """
+    return replace(
+        imagenet("dino"), method=DINOConfig(freeze_steps=_PICTURES // 512), encoder="resnet50", net=EncoderConfig(),
+        optimizer=sgd(0.03, 1e-4, clip_norm=3.0, clip_per="tensor"), batch_size=512,
+        schedule=ScheduleConfig(name="cosine", warmup_epochs=10, final=1e-6 / 0.06),
+        views=views_of(
+            "dino", "dino", scale=(0.14, 1.0), locals=8, local_size=96, local_scale=(0.05, 0.14)
+        ),
+    )  # fmt: skip

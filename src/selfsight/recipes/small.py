@@ -121,7 +121,7 @@ def cpu(method: str, data: str) -> Run[Any]:
     return Run(
         _SMALL[method], data=data, encoder=_ENCODERS.get(method, "fastnet"), image_size=32,
         net=_MEAN if method in _ENCODERS else net_of(method, resnet=False),
-        batch_size=128 if data == "shapes" else 256,
+        batch_size=128 if data == "shapes" or method in _NO_NEGATIVES else 256,  # without negatives, steps count more
         views=views_of(method, **views), optimizer=MUON,
         schedule=ScheduleConfig(
             name="constant" if method in _RELABELLED else "cosine", warmup_epochs=0.05 * length["epochs"]
