@@ -51,7 +51,7 @@ class DoubleTokens(Double):
 
     @property
     def patch_embed(self) -> nn.Module:
-        return self.net.patch_embed  # type: ignore[no-any-return]
+        return self.net.patch_embed
 
     def tokens(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return self.net.tokens(x.double(), *args, **kwargs)

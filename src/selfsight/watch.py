@@ -110,7 +110,8 @@ class Watch:
         epoch = at / self.session.per_epoch
         self.tracker.step(
             at, epoch=round(epoch, 6), loss=self.loss, lr=done.rate, gradient_norm=float(done.gradient),
-            views_per_second=round(self.speed, 2), seconds=round(self.session.seconds, 3), **self.logs,
+            views_per_second=round(self.speed, 2), seconds=round(self.session.seconds, 3),
+            cpu_seconds=round(time.process_time(), 3), **self.logs,
         )  # fmt: skip
 
     def judge(self) -> dict[str, float]:

@@ -17,7 +17,7 @@ MONITORS = (
     ("cosine", "Mean cosine of two pictures, head (1 collapsed)"),
     ("features_cosine", "Mean cosine of two pictures, features"),
 )
-_SHOWN = {"step", "epoch", "loss", "lr", "views_per_second", "seconds"}
+_SHOWN = {"step", "epoch", "loss", "lr", "views_per_second", "seconds", "cpu_seconds"}
 
 Chart = dict[str, Any]
 
