@@ -388,7 +388,16 @@ def test_metrics_have_every_step(desk: Path) -> None:
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
     for line in steps:
-        assert {"step", "epoch", "loss", "lr", "gradient_norm", "views_per_second", "seconds", "cpu_seconds"} <= line.keys()
+        assert {
+            "step",
+            "epoch",
+            "loss",
+            "lr",
+            "gradient_norm",
+            "views_per_second",
+            "seconds",
+            "cpu_seconds",
+        } <= line.keys()
         assert line["epoch"] == line["step"] / 8  # 512 pictures in batches of 64
         assert all(isinstance(value, int | float) for value in line.values())
     seconds = [line["seconds"] for line in steps]
