@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 
 from selfsight.methods import METHODS
-from tiny import losses, make_double, tiny
+from tiny import golden_losses
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(__file__).parent / "golden"
     folder.mkdir(exist_ok=True)
     for name in sys.argv[1:] or METHODS:
-        run, data = tiny(name)
-        values = [round(v, 6) for v in losses(run, make_double(run, data), 0, 10)]
+        values = [round(v, 6) for v in golden_losses(name)]
         (folder / f"{name}-tiny.json").write_text(json.dumps(values) + "\n")
         print(name, values)

@@ -475,7 +475,7 @@ SPECIAL = {  # flag -> words after it, where "one more" or "half" would not do
     "optimizer.lars-dialect": "tf", "schedule.name": "constant", "schedule.milestones": "0.2 0.5", "schedule.per": "epoch",
     "epochs": "7", "batch-size": "32", "precision": "bf16", "device": "cpu", "processes": "2", "out": "o",
     "log-to": "tensorboard", "accumulate": "2", "micro-batch": "16", "views.mask": "random",
-    "views.mask-ratio": "0.2 0.3", "strategy": "fsdp",
+    "views.mask-ratio": "0.2 0.3", "strategy": "fsdp", "schedule.stretch": "1.25",
 }  # fmt: skip
 
 
@@ -668,7 +668,7 @@ def test_two_processes(desk: Path, tmp_path: Path) -> None:
     alone = json.loads((desk / "outcome/stdout").read_text())
     assert found["steps"] == STEPS
     assert found["untrained"] == alone["untrained"]
-    assert abs(found["knn"]["top1"] - alone["knn"]["top1"]) < 0.05
+    assert abs(found["knn"]["top1"] - alone["knn"]["top1"]) < 0.12  # of 128 pictures; see below
     ours, theirs = ([line for line in metrics(folder / "run") if "loss" in line] for folder in (tmp_path, desk))
     # later steps drift, as float32 sums are split otherwise; equality at the end is asked in float64 in test_contract.py
     for a, b in zip(ours[:3], theirs[:3], strict=True):

@@ -17,7 +17,7 @@ from selfsight.nn import GlobalBatchNorm1d, GlobalBatchNorm2d
 from selfsight.rng import Stream, generator
 from selfsight.run import to_yaml
 from selfsight.train import order
-from tiny import CPU, Double, DoubleTokens, losses, make, make_double, same, state, tiny
+from tiny import CPU, Double, DoubleTokens, golden_losses, losses, make, make_double, same, state, tiny
 
 GOLDEN = Path(__file__).parent / "golden"
 methods = pytest.mark.parametrize("name", METHODS)
@@ -80,11 +80,16 @@ def test_forward_is_pure(name):
 def test_every_parameter_learns_or_has_not_started(name):
     run, data = tiny(name)
     made = make(run, data)
-    before = {k: p.detach().clone() for k, p in made[0].named_parameters()}
+    before, pushed = {k: p.detach().clone() for k, p in made[0].named_parameters()}, set()
+    for key, p in made[0].named_parameters():
+        if p.requires_grad:
+            p.register_post_accumulate_grad_hook(lambda _, key=key: pushed.add(key))
     losses(run, made)  # to the end, so that every group has started
     for key, p in made[0].named_parameters():
         moved = not torch.equal(before[key], p)
-        assert moved or not p.requires_grad, f"{key} never moved"
+        # batch normalisation takes the bias before it away: its gradient is rounding, on some processors 0
+        still = key.endswith(".bias") and key in pushed
+        assert moved or still or not p.requires_grad, f"{key} never moved"
     for group in made[1].param_groups:
         assert group["start"] < run.steps, "a group never starts in the tiny recipe"
 
@@ -164,14 +169,10 @@ def test_two_processes_end_where_one_does(name, two_processes):
 
 @methods
 def test_golden_losses(name):
-    """The first ten losses of the tiny recipe. A change of numerics records them anew and says why in the changelog.
-
-    In float64, so that another processor's rounding does not tip units at the kink of ReLU.
-    """
-    run, data = tiny(name)
-    values = losses(run, make_double(run, data), 0, 10)
+    """The first ten losses of the tiny recipe. A change of numerics records them anew and says why in the changelog."""
+    values = golden_losses(name)
     recorded = json.loads((GOLDEN / f"{name}-tiny.json").read_text())
-    assert values == pytest.approx(recorded, rel=1e-3), "python tests/record_golden.py records them"
+    assert values == pytest.approx(recorded, rel=1e-4, abs=2e-6), "python tests/record_golden.py records them"
 
 
 class Plain(nn.Module):
