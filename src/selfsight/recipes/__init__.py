@@ -2,8 +2,8 @@
 
 `RECIPES["simclr-cifar10-200"]()`; on the command line `pretrain simclr --recipe cifar10-200`. Sources of the numbers:
 the papers and their code for `imagenet`; published CIFAR configurations (1000 epochs) and our 200-epoch presets
-built from them; our own measurements (docs/results.md) for `shapes`, and for SimCLR's `cifar10-cpu`, which the
-other methods follow unmeasured.
+built from them; our own measurements (docs/results.md) for `shapes`, and for `cifar10-cpu` of the methods that its table
+there lists, which the others follow unmeasured.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Recipes for two CPU cores and for any folder; and `tiny`, for tests.
 
-Those for `shapes` were found on held-out pictures (docs/results.md); on CIFAR-10 only SimCLR's is measured so far.
+Those for `shapes` were found on held-out pictures (docs/results.md); on CIFAR-10 those of the methods in its table.
 """
 
 from __future__ import annotations
