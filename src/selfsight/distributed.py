@@ -251,8 +251,12 @@ def launch(processes: int, arguments: list[str], threads: int) -> int:
             caught.append(number)
             child.send_signal(signal.SIGTERM)
 
-        hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # a closed terminal
-        old = {s: signal.signal(s, forward) for s in {signal.SIGINT, signal.SIGTERM, hangup}}
+        numbers = {
+            signal.SIGINT,
+            signal.SIGTERM,
+            getattr(signal, "SIGHUP", signal.SIGTERM),
+        }  # the last: a closed terminal
+        old = {s: signal.signal(s, forward) for s in numbers if signal.getsignal(s) != signal.SIG_IGN}  # nohup, say
         try:
             code = child.wait()
         finally:
