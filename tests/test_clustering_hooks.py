@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from selfsight.batchnorm import frozen_statistics
 from selfsight.data.feed import Decoded
 from selfsight.data.part import Part
-from selfsight.nn import frozen_statistics
 from selfsight.rng import Stream, generator
 from selfsight.train import Pictures, order, steps
 from tiny import CPU, losses, make, same, state, tiny

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from selfsight import distributed
 from selfsight.assign import balanced_labels, kmeans, sinkhorn
+from selfsight.batchnorm import sync_batch_norm
 from selfsight.core import Step
 from selfsight.methods.deepcluster import DeepCluster, DeepClusterConfig
 from selfsight.methods.deepclusterv2 import NONE, DeepClusterV2, DeepClusterV2Config
 from selfsight.methods.swav import SwAV, SwAVConfig
-from selfsight.nn import collect, share, sync_batch_norm
+from selfsight.nn import collect, share
 from test_methods import Facts, Flat
 from tiny import make, tiny
 

@@ -10,10 +10,10 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from selfsight import distributed, encoders
+from selfsight.batchnorm import GlobalBatchNorm1d, GlobalBatchNorm2d
 from selfsight.checkpoint import Checkpoint, load, save
 from selfsight.core import Step
 from selfsight.methods import METHODS
-from selfsight.nn import GlobalBatchNorm1d, GlobalBatchNorm2d
 from selfsight.rng import Stream, generator
 from selfsight.run import to_yaml
 from selfsight.train import order

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selfsight.batchnorm import SplitBatchNorm2d, frozen_statistics, split_batch_norm
 from selfsight.errors import WrongUse
-from selfsight.nn import SplitBatchNorm2d, frozen_statistics, split_batch_norm
 from test_joint_embedding import Facts, build, disturb, pictures, step, views_of
 from test_losses_formulas import slow_moco
 
@@ -217,7 +217,7 @@ def test_split_keys_by_hand() -> None:
 
 def test_shuffle_keeps_each_process_apart() -> None:
     """Alone: one group, which no synchronisation replaces."""
-    from selfsight.nn import sync_batch_norm
+    from selfsight.batchnorm import sync_batch_norm
 
     method = build("moco", Normed(), batch_norm="shuffle")
     sync_batch_norm(method)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from selfsight.nn import Ema, GlobalBatchNorm1d, GlobalBatchNorm2d, Prototypes, Queue, mlp, sync_batch_norm
+from selfsight.batchnorm import GlobalBatchNorm1d, GlobalBatchNorm2d, sync_batch_norm
+from selfsight.nn import Ema, Prototypes, Queue, mlp
 
 
 def describe(head: nn.Sequential) -> list[str]:

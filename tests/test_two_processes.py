@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from selfsight import distributed
 from selfsight.assign import kmeans, pca_whiten, sinkhorn
+from selfsight.batchnorm import sync_batch_norm
 from selfsight.errors import WrongUse
 from selfsight.losses import nt_xent
-from selfsight.nn import mlp, sync_batch_norm
+from selfsight.nn import mlp
 
 UNEVEN = 0.375  # share of the first process where the counts of rows may differ
 

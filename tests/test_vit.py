@@ -324,3 +324,21 @@ def test_the_rate_of_the_patch_embedding_is_its_own() -> None:
     assert scales[id(encoder.cls_token)] == scales[id(encoder.pos_embed)] == 0.5**depth
     assert {scales[id(p)] for p in encoder.patch_embed.parameters()} == {0.2 * 0.5**depth}
     assert {id(p) for p in method.parameters() if p.requires_grad} == set(scales)
+
+
+def test_early_convolutions_make_the_tokens_of_any_size():
+    net = vit(conv_stem=True)
+    made = [m for m in net.patch_embed.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels, m.stride) for m in made] == [
+        (3, 16, (2, 2)), (16, 32, (2, 2)), (32, 32, (1, 1))
+    ]  # fmt: skip
+    for size in (16, 24, 32):
+        x, mask = torch.randn(2, 3, size, size), torch.zeros(2, (size // 4) ** 2, dtype=torch.bool)
+        assert net(x).shape == (2, 32)
+        mask[:, 3] = True
+        with torch.no_grad():
+            a, b = net.eval().tokens(x), net.tokens(x, mask, torch.full((32,), 9.0))
+        assert a.shape == b.shape == (2, 1 + (size // 4) ** 2, 32)
+        assert not torch.allclose(a, b)
+    with pytest.raises(WrongUse, match="power of two, not 6"):
+        vit(size=24, patch=6, conv_stem=True)

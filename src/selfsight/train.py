@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from selfsight import augment, distributed, encoders, optim
+from selfsight.batchnorm import frozen_statistics, sync_batch_norm
 from selfsight.core import Images, Method, Output, Step, Views
 from selfsight.data import DataSet, Part
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
-from selfsight.nn import frozen_statistics, sync_batch_norm
 from selfsight.recompute import checkpoint_blocks
 from selfsight.rng import Stream, generator, seed_of
 from selfsight.run import Run

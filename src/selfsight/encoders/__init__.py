@@ -43,6 +43,8 @@ class EncoderConfig:
     """Transformers: the features are the class token, or the mean of the patch tokens."""
     layer_scale: float = 0.0
     """Transformers: initial factor of the residual branches (LayerScale); 0: none."""
+    conv_stem: bool = False
+    """Transformers: 3x3 convolutions of stride 2 make the patches' tokens (arXiv 2106.14881), not one projection."""
 
     def __post_init__(self) -> None:
         if self.patch < 0 or self.layer_scale < 0 or not 0 <= self.drop_path < 1:
@@ -101,7 +103,7 @@ def _fastnet(channels: int, image_size: int, config: EncoderConfig, **widths: tu
 
 
 def _vit(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
-    _only(name, config, "patch", "drop_path", "pool", "layer_scale")
+    _only(name, config, "patch", "drop_path", "pool", "layer_scale", "conv_stem")
     return vit.ViT(
         name,
         channels,
@@ -110,6 +112,7 @@ def _vit(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn
         drop_path=config.drop_path,
         pool=config.pool,
         layer_scale=config.layer_scale,
+        conv_stem=config.conv_stem,
     )
 
 

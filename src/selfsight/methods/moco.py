@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsight import distributed
+from selfsight.batchnorm import average_statistics, split_batch_norm
 from selfsight.core import Data, Method, Output, Step, Views
 from selfsight.errors import WrongUse, above, at_least, fraction, multiple_of_batch
 from selfsight.losses import moco, retrieval_accuracy
-from selfsight.nn import Ema, Queue, average_statistics, mlp, split_batch_norm
+from selfsight.nn import Ema, Queue, mlp
 from selfsight.optim import cosine_ramp
 
 
