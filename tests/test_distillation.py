@@ -202,10 +202,10 @@ def test_rows_of_the_last_layer_keep_unit_length():
     run, data = tiny("dino")
     made = make(run, data)
     head = made[0].student.head
-    before = head.direction.detach().clone()
+    before = head.last.direction.detach().clone()
     train(run, made, 0, 8)
-    assert not head.length.requires_grad
-    assert float((head.direction.detach() - before).norm(dim=1).min()) > 0  # they were learnt
+    assert not head.last.length.requires_grad
+    assert float((head.last.direction.detach() - before).norm(dim=1).min()) > 0  # they were learnt
     head.mlp = nn.Identity()
     rows = head(torch.eye(run.method.bottleneck)).detach().T  # of the linear map that the head applies
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(run.method.outputs))
@@ -215,7 +215,7 @@ def test_a_length_that_is_learnt_moves():
     run, data = tiny("ibot")
     made = make(run, data)
     train(run, made, 0, 8)
-    assert float((made[0].student.head.length - 1).abs().max()) > 0
+    assert float((made[0].student.head.last.length - 1).abs().max()) > 0
 
 
 def test_centre_follows_the_raw_mean():
@@ -359,10 +359,10 @@ def outputs(method, views):
     return [student.head(student.encoder(x)) for x in crops], taught
 
 
-def apart(**changes):
+def apart(patch_head="own", **changes):
     """iBOT with a head of its own for patches, in float64, the teacher away from the student."""
     run, data = tiny("ibot")
-    method, _, pictures = make_double(replace(run, method=replace(run.method, shared_head=False, **changes)), data)
+    method, _, pictures = make_double(replace(run, method=replace(run.method, patch_head=patch_head, **changes)), data)
     with torch.no_grad():
         for i, p in enumerate(method.teacher.parameters()):
             p.add_(numbers(*p.shape, seed=i, scale=0.05))
@@ -411,6 +411,22 @@ def test_each_head_learns_from_its_own_loss_only(alone):
             else:
                 assert p.grad is None
     assert all(p.grad is None for p in method.teacher.parameters())
+
+
+def test_patches_may_share_all_but_the_last_layer():
+    method, views, out = apart("last", unit_last=False)
+    student, mask = method.student, views["mask"]
+    with torch.no_grad():
+        tokens = student.encoder.tokens(views["global"][0], mask[0], method.mask_token)
+        for b in range(6):
+            hidden = student.patch_last(student.head.mlp(tokens[b, 1:][mask[0, b]]))
+            torch.testing.assert_close(out["patch"][0, b, : len(hidden)], hidden)
+    out["student"] = out["student"].detach()
+    method.loss(out, torch.arange(6), at()).loss.backward()
+    assert student.head.last.direction.grad is None
+    assert all(float(p.grad.abs().max()) > 0 for p in (*student.patch_last.parameters(), *student.head.mlp.parameters()))
+    late = {id(p) for group in method.param_groups() if group.get("start") for p in group["params"]}
+    assert {id(p) for p in student.patch_last.parameters()} < late  # frozen at first, as the other last layer
 
 
 def test_the_mask_token_does_not_decay():
@@ -606,10 +622,10 @@ def test_head_is_length_times_cosine():
     """Of the bottleneck and each direction, so that neither's scale matters."""
     head = Head(6, DINOConfig(hidden=32, bottleneck=16, outputs=24, unit_last=False)).double()
     with torch.no_grad():
-        head.length.copy_(numbers(24, 1, seed=1).exp())
+        head.last.length.copy_(numbers(24, 1, seed=1).exp())
     x = numbers(4, 6)
     before, z = head(x).detach(), head.mlp(x).detach()
-    direction, length = head.direction.detach(), head.length.detach()
+    direction, length = head.last.direction.detach(), head.last.length.detach()
     for i in range(4):
         for k in range(24):
             v, g = direction[k], float(length[k])
@@ -617,7 +633,7 @@ def test_head_is_length_times_cosine():
             cosine = dot / math.sqrt(sum(float(a) ** 2 for a in z[i]) * sum(float(b) ** 2 for b in v))
             assert float(before[i, k]) == pytest.approx(g * cosine, abs=1e-12)
     with torch.no_grad():
-        head.direction.mul_(3.0)
+        head.last.direction.mul_(3.0)
     torch.testing.assert_close(head(x), before)
     with torch.no_grad():
         for p in head.mlp[-1].parameters():

@@ -109,7 +109,7 @@ PAPERS: dict[str, dict[str, Any]] = {
         "warmup": (10, 0), "decay": (0.04, 0.4), "thin": False, "whole": (2, 224, (0.25, 1.0)),
         "small": (10, 96, (0.05, 0.25)), "jitter": (0.4, 0.4, 0.2, 0.1), "outputs": 8192, "freeze": 1251,
         "temperature": (0.1, 0.04, 0.07, 30),
-        "more": {"momentum": 0.996, "patch_temperature": 0.04, "patch_temperature_end": 0.07, "shared_head": True},
+        "more": {"momentum": 0.996, "patch_temperature": 0.04, "patch_temperature_end": 0.07, "patch_head": "shared"},
     },
     "dinov2-imagenet": {
         "encoder": "vit-small", "batch": 2048, "epochs": 100, "optimizer": "adamw", "peak": 4e-3 * 2**0.5, "end": 1e-6,

@@ -65,8 +65,8 @@ class SelfDistillationConfig:
     """Temperature of the teacher for patches in the first epoch."""
     patch_temperature_end: float = 0.07
     """Temperature of the teacher for patches after `temperature_epochs`."""
-    shared_head: bool = True
-    """Patches and class token share the head; off: a head of their own of the same shape."""
+    patch_head: Literal["shared", "last", "own"] = "shared"
+    """What patches share with the class token: the head, all of it but its last layer (last), or nothing of it (own)."""
     koleo: float = 0.0
     """Weight of KoLeo, which spreads the class tokens over the sphere."""
     layer_decay: float = 1.0
@@ -87,8 +87,22 @@ class SelfDistillationConfig:
             )
 
 
+class LastLayer(nn.Module):
+    """K rows of direction v / |v| and length g, asked with unit vectors: (n, bottleneck) -> (n, K)."""
+
+    def __init__(self, config: SelfDistillationConfig) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(nn.Linear(config.bottleneck, config.outputs, bias=False).weight.detach())  # v
+        self.length = nn.Parameter(torch.ones(config.outputs, 1), requires_grad=not config.unit_last)  # g
+
+    def forward(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            z = F.normalize(z.to(self.direction.dtype), dim=1)
+            return F.linear(z, self.length * F.normalize(self.direction, dim=1))
+
+
 class Head(nn.Module):
-    """Linear layers with GELU, unit length, and K rows of direction v / |v| and length g: (n, D) -> (n, K)."""
+    """Linear layers with GELU, then the last layer: (n, D) -> (n, K)."""
 
     def __init__(self, dim: int, config: SelfDistillationConfig) -> None:
         super().__init__()
@@ -98,14 +112,11 @@ class Head(nn.Module):
             if isinstance(m, nn.Linear):
                 nn.init.trunc_normal_(m.weight, std=0.02)
                 nn.init.zeros_(m.bias)
-        self.direction = nn.Parameter(nn.Linear(config.bottleneck, config.outputs, bias=False).weight.detach())  # v
-        self.length = nn.Parameter(torch.ones(config.outputs, 1), requires_grad=not config.unit_last)  # g
+        self.last = LastLayer(config)
 
     def forward(self, x: Tensor) -> Tensor:
-        z = self.mlp(x)
-        with torch.autocast(z.device.type, enabled=False):
-            z = F.normalize(z.to(self.direction.dtype), dim=1)
-            return F.linear(z, self.length * F.normalize(self.direction, dim=1))
+        out: Tensor = self.last(self.mlp(x))
+        return out
 
 
 class _Net(nn.Module):
@@ -115,12 +126,14 @@ class _Net(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = Head(int(encoder.dim), config)  # type: ignore[arg-type]
-        self.patch_head = Head(int(encoder.dim), config) if masked and not config.shared_head else None  # type: ignore[arg-type]
+        self.patch_head = Head(int(encoder.dim), config) if masked and config.patch_head == "own" else None  # type: ignore[arg-type]
+        self.patch_last = LastLayer(config) if masked and config.patch_head == "last" else None
 
     def patches(self, tokens: Tensor) -> Tensor:
         """Outputs of patch tokens: (..., D) -> (..., K)."""
-        head = self.patch_head or self.head
-        return head(tokens.flatten(0, -2)).unflatten(0, tokens.shape[:-1])
+        head, rows = self.patch_head or self.head, tokens.flatten(0, -2)
+        out = self.patch_last(head.mlp(rows)) if self.patch_last else head(rows)
+        return out.unflatten(0, tokens.shape[:-1])
 
 
 class SelfDistillation(Method):
@@ -239,7 +252,8 @@ class SelfDistillation(Method):
 
     def param_groups(self) -> list[dict[str, Any]]:
         heads = [h for h in (self.student.head, self.student.patch_head) if h is not None]
-        last = [p for h in heads for p in (h.direction, h.length) if p.requires_grad]
+        layers = [h.last for h in heads] + [h for h in [self.student.patch_last] if h is not None]
+        last = [p for layer in layers for p in layer.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [{"params": last, "start": self.config.freeze_steps}]
         rest = [p for h in heads for p in h.mlp.parameters()]
         if self.masked:
