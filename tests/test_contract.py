@@ -199,7 +199,7 @@ def make_plain(run, data):
     method.views.float()
     optimizer = torch.optim.SGD(method.parameters(), lr=0.05)
     for group in optimizer.param_groups:
-        group.update(lr_scale=1.0, lr_fixed=False, start=0)
+        group.update(lr_scale=1.0, lr_fixed=False, start=0, fresh=0)
     return method, optimizer, pictures
 
 

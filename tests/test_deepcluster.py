@@ -298,6 +298,18 @@ def test_the_head_carries_no_momentum():
     assert momenta == {0.0}
 
 
+@pytest.mark.parametrize(("head", "kept"), [("new", 3), ("matched", 19)])
+def test_a_new_head_gets_a_new_optimizer(head, kept):
+    """Adam's second moments, too: after two epochs of 8 steps and 3 more they have seen 3."""
+    run, data = tiny("deepcluster", optimizer=OptimizerConfig(name="adamw", lr=0.001))
+    made = make(replace(run, method=replace(run.method, head=head)), data)
+    assert len(made[2]) // int(run.batch_size) == 8
+    losses(run, made, 0, 19)
+    method, optimizer, _ = made
+    assert {float(optimizer.state[p]["step"]) for p in method.head.parameters()} == {kept}
+    assert {float(optimizer.state[p]["step"]) for p in method.encoder.parameters()} == {19}
+
+
 def test_clusters_are_learnt():
     """The loss of one clustering falls below log k; with labels in wrong order it hardly does."""
     late = []

@@ -424,7 +424,9 @@ def test_patches_may_share_all_but_the_last_layer():
     out["student"] = out["student"].detach()
     method.loss(out, torch.arange(6), at()).loss.backward()
     assert student.head.last.direction.grad is None
-    assert all(float(p.grad.abs().max()) > 0 for p in (*student.patch_last.parameters(), *student.head.mlp.parameters()))
+    assert all(
+        float(p.grad.abs().max()) > 0 for p in (*student.patch_last.parameters(), *student.head.mlp.parameters())
+    )
     late = {id(p) for group in method.param_groups() if group.get("start") for p in group["params"]}
     assert {id(p) for p in student.patch_last.parameters()} < late  # frozen at first, as the other last layer
 

@@ -154,7 +154,10 @@ class Method(nn.Module):
         """Optional hook, after the optimizer's step. `carry` holds the rows of *all* ranks, detached."""
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Groups of trainable parameters: `params`, and any of start (step), lr_scale, lr_fixed, momentum, weight_decay."""
+        """Groups of trainable parameters: `params`, and any of start (step), lr_scale, lr_fixed, momentum, weight_decay, fresh.
+
+        fresh: every so many epochs the group's optimizer starts anew.
+        """
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def assignment(self) -> Tensor | None:

@@ -243,6 +243,7 @@ def steps(
         optim.set_rates(optimizer, peak, factor, optim.decay_factor(run.optimizer, step, run.schedule.stretch))
         torch.manual_seed(seed_of(seed, Stream.SHARED, index))
         method.before_step(step, data)
+        optim.forget(optimizer, step)
         began = time.perf_counter()
         images = next(feed)
         waited = time.perf_counter() - began

@@ -127,7 +127,11 @@ class DeepCluster(Method):
         return Output(loss, logs)
 
     def param_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.encoder.parameters())}, {"params": list(self.head.parameters()), "momentum": 0.0}]
+        new = (
+            self.config.every if self.config.head == "new" else 0
+        )  # a head without a past has an optimizer without one
+        head = {"params": list(self.head.parameters()), "momentum": 0.0, "fresh": new}
+        return [{"params": list(self.encoder.parameters())}, head]
 
     def assignment(self) -> Tensor:
         return self.labels

@@ -1,6 +1,6 @@
 """Optimizers, parameter groups and schedules: LARS and Muon are ours, the rest is torch.optim; no scheduler objects."""
 
-from selfsight.optim.build import build, clip, drop_unstarted, peak_rate, set_rates
+from selfsight.optim.build import build, clip, drop_unstarted, forget, peak_rate, set_rates
 from selfsight.optim.config import OptimizerConfig, ScheduleConfig
 from selfsight.optim.lars import LARS
 from selfsight.optim.muon import Muon, newton_schulz
@@ -17,6 +17,7 @@ __all__ = [
     "decay_factor",
     "drop_unstarted",
     "factor",
+    "forget",
     "newton_schulz",
     "peak_rate",
     "set_rates",

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from selfsight import distributed
-from selfsight.core import Method
+from selfsight.core import Method, Step
 from selfsight.optim.config import OptimizerConfig
 from selfsight.optim.lars import LARS
 from selfsight.optim.muon import Muon, is_matrix
 
-_KEYS = {"params", "start", "lr_scale", "lr_fixed", "momentum", "weight_decay"}
+_KEYS = {"params", "start", "lr_scale", "lr_fixed", "momentum", "weight_decay", "fresh"}
 
 
 def peak_rate(config: OptimizerConfig, batch_size: int) -> float:
@@ -24,7 +24,7 @@ def peak_rate(config: OptimizerConfig, batch_size: int) -> float:
 
 
 def build(config: OptimizerConfig, method: Method, batch_size: int) -> Optimizer:
-    """The optimizer of `method`; its groups keep start, lr_scale and lr_fixed for `set_rates` and `drop_unstarted`.
+    """The optimizer of `method`; its groups keep what `set_rates`, `drop_unstarted` and `forget` read.
 
     Each of the method's groups is split into tensors with and without decay (see `decay_bias_and_norm`), under muon
     also into matrices and the rest. A group's momentum replaces beta1 under adam and adamw.
@@ -71,6 +71,16 @@ def drop_unstarted(optimizer: Optimizer, step_index: int) -> None:
         if step_index < group["start"]:
             for p in group["params"]:
                 p.grad = None
+
+
+@torch.no_grad()
+def forget(optimizer: Optimizer, step: Step) -> None:
+    """At the start of every `fresh`-th epoch, groups that have it lose their momenta: as a new optimizer would begin."""
+    for group in optimizer.param_groups if step.epoch_starts else ():
+        if group["fresh"] and step.epoch % group["fresh"] == 0:
+            for p in group["params"]:
+                for value in optimizer.state.get(p, {}).values():
+                    value.zero_()
 
 
 @torch.no_grad()
@@ -134,6 +144,7 @@ def _split(config: OptimizerConfig, group: dict[str, Any], peak: float) -> list[
             "start": int(group.get("start", 0)),
             "lr_scale": float(scale),
             "lr_fixed": bool(group.get("lr_fixed", False)),
+            "fresh": int(group.get("fresh", 0)),
         }
         if config.name in ("adam", "adamw"):
             part["betas"] = (float(momentum), config.betas[1])
