@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from selfsight import measure, pretraining
+from selfsight.core import Step
+from selfsight.methods import METHODS
 from selfsight.recipes import recipe
 from selfsight.rng import Stream, generator
 from selfsight.run import ProbeConfig
@@ -42,6 +44,45 @@ def test_training_with_probes_is_training_without():
         with_probe.ask()
     b = losses(without.run, (without.method, without.optimizer, without.train), 0, 6)
     assert a == b
+
+
+def at(s, index=2):
+    return Step(index, s.run.steps, s.per_epoch, generator(s.run.seed, Stream.SHARED, index))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_loss_of_held_out_pictures_is_that_of_training_and_changes_nothing(name):
+    s = session(name)
+    losses(s.run, (s.method, s.optimizer, s.train), 0, 3)
+    modes, before = [m.training for m in s.method.modules()], state((s.method, s.optimizer))
+    found = measure.held_out(s.method, s.held, s.run, at(s))
+    if s.method.indexed:  # labels or memory of training pictures: there is no such loss
+        assert found == {}
+        return
+    assert found == measure.held_out(s.method, s.held, s.run, at(s))
+    assert modes == [m.training for m in s.method.modules()]
+    assert same(before, state((s.method, s.optimizer)))
+    # by hand: 64 of the 128 pictures, one draw of the views, the method's own forward
+    rows = measure.sample(128, 64, s.run.seed, 7)
+    views = s.method.views(s.held.part.gather(rows), s.method.views.draw(64, generator(s.run.seed, Stream.PROBE, 8)))
+    if s.method.labelled:
+        views["label"] = s.held.part.labels[rows][None]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        out = s.method(views, rows, at(s))
+    assert found.keys() == {"loss", *out.logs}
+    assert found["loss"] == pytest.approx(float(out.loss), rel=1e-5)
+
+
+def test_held_out_pictures_must_fill_a_batch_and_come_in_parts_if_asked():
+    whole = session()
+    parts = session(micro_batch=16)
+    a, b = (measure.held_out(s.method, s.held, s.run, at(s)) for s in (whole, parts))
+    assert 0 <= a["top1"] <= a["top5"] <= 1
+    assert a["top5"] > 0
+    assert b["loss"] == pytest.approx(a["loss"], rel=0.05)  # batch statistics are those of 16 pictures
+    small = session(holdout=32)
+    assert measure.held_out(small.method, small.held, small.run, at(small)) == {}
 
 
 def test_hold_out_and_test_pictures_are_never_trained_on():

@@ -21,6 +21,10 @@ def test_the_siamese_family_keeps_its_matrices_at_each_probe(tmp_path: Path) -> 
     assert result.code == 0
     files = sorted(file.name for file in (result.folder / "study").iterdir())
     assert files == ["0000000.npz", "0000004.npz", "0000006.npz"]
+    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    held = {line["step"]: line["validation"] for line in lines if "validation" in line}
+    assert held.keys() == {4, 6}
+    assert all(-2.01 < values["loss"] < 2.01 for values in held.values())
     first, last = (np.load(result.folder / "study" / files[i]) for i in (0, -1))
     assert np.array_equal(first["predictor"], np.eye(32, dtype=np.float32))
     assert not first["correlation"].any()

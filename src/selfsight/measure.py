@@ -10,14 +10,15 @@ from PIL import Image
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
-from selfsight import health
+from selfsight import distributed, health
 from selfsight.augment import preview
 from selfsight.checkpoint import atomic
-from selfsight.core import Method
+from selfsight.core import Method, Step
 from selfsight.evaluate.knn import knn_accuracy, neighbours
+from selfsight.passes import Batch, forward, to_device
 from selfsight.rng import Stream, generator
-from selfsight.run import ProbeConfig
-from selfsight.train import Pictures, to_device
+from selfsight.run import ProbeConfig, Run
+from selfsight.train import Pictures
 
 
 def sample(count: int, limit: int, seed: int, key: int) -> Tensor:
@@ -87,6 +88,26 @@ def monitors(method: Method, pictures: Pictures, probe: ProbeConfig, seed: int) 
     rows = sample(len(pictures), probe.samples, seed, 2)
     found = health.monitors(pictures.sweep(method.encoder, rows), pictures.sweep(method.embed, rows))
     return {name: float(value) for name, value in found.items()}
+
+
+def held_out(method: Method, held: Pictures, run: Run[Any], step: Step) -> dict[str, float]:
+    """Loss and logs of a batch of held-out pictures, augmented, the same ones at every time of a run; label-free.
+
+    As training computes them: in train mode, and with as many pictures as a training loss sees, which it may depend on.
+    Empty if there are fewer, or if the loss needs what the method knows of each training picture.
+    """
+    assert isinstance(run.batch_size, int)
+    size = run.batch_size // run.accumulate
+    if len(held) < size or method.indexed:
+        return {}
+    rows = distributed.own(sample(len(held), size, run.seed, 7))
+    draws = method.views.draw(size, generator(run.seed, Stream.PROBE, 8))
+    images = to_device(held.part.gather(rows), held.device)
+    labels = held.part.labels[rows] if method.labelled and held.part.labels is not None else None
+    batch = Batch(method, images, {name: distributed.own(d) for name, d in draws.items()}, rows, labels, held.device)
+    out = forward(batch, step, run)
+    mean = distributed.all_sum(torch.stack([out.loss, *out.logs.values()]).float()) / distributed.world()
+    return dict(zip(("loss", *out.logs), mean.tolist(), strict=True))
 
 
 def nmi_labels(method: Method, pictures: Pictures) -> dict[str, float]:

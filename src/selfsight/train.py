@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -16,15 +16,14 @@ from torch import Tensor, nn
 
 from selfsight import augment, distributed, encoders, optim
 from selfsight.batchnorm import frozen_statistics, sync_batch_norm
-from selfsight.core import Images, Method, Output, Step, Views
+from selfsight.core import Method, Step
 from selfsight.data import DataSet, Part
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
+from selfsight.passes import Batch, Pass, Pixels, forward_backward, to_device
 from selfsight.recompute import checkpoint_blocks
 from selfsight.rng import Stream, generator, seed_of
 from selfsight.run import Run
-
-Batch = Images | dict[str, Tensor]
 
 
 @contextmanager
@@ -103,20 +102,6 @@ class Done(NamedTuple):
     rate: float  #: learning rate of groups with lr_scale 1
     views: int  #: views made for the global batch
     waited: float  #: seconds that this process waited for its pictures
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Pixels to the device; sizes stay on the CPU, where draws become boxes."""
-    if isinstance(batch, dict):
-        return {name: x.to(device, non_blocking=True) for name, x in batch.items()}
-    return Images(batch.pixels.to(device, non_blocking=True), batch.sizes)
-
-
-def slice_batch(batch: Batch, rows: slice) -> Batch:
-    """Some rows of a batch: dimension 1 of cropped views (V, B, ...), dimension 0 of pictures."""
-    if isinstance(batch, dict):
-        return {name: x[:, rows] for name, x in batch.items()}
-    return Images(batch.pixels[rows], None if batch.sizes is None else batch.sizes[rows])
 
 
 def build(
@@ -209,7 +194,7 @@ def steps(
     stop = run.steps if stop is None else min(stop, run.steps)
     epochs = range(start // per_epoch, -(-stop // per_epoch))
     whole = [(max(start, e * per_epoch), min(stop, (e + 1) * per_epoch)) for e in epochs]
-    model = distributed.wrap(_Pass(method))
+    model = distributed.wrap(Pass(method))
     peak = optim.peak_rate(run.optimizer, batch)
     views = batch * sum(len(group.policies) for group in method.views.groups)
     waiting: deque[tuple[Tensor, dict[str, Tensor]]] = deque()
@@ -230,7 +215,7 @@ def steps(
             waiting.append((own, {name: distributed.own(d) for name, d in draws.items()}))
             yield waiting[-1]
 
-    def fed() -> Iterator[Batch]:
+    def fed() -> Iterator[Pixels]:
         """Pictures of the steps. What reorders is asked for an epoch's rows when the loop has got there."""
         for first, last in whole if method.reorders else [(start, stop)]:
             yield from data.part.feed(ahead(first, last), method.views)
@@ -249,8 +234,8 @@ def steps(
         waited = time.perf_counter() - began
         rows, draws = waiting.popleft()
         labels = data.part.labels[rows] if method.labelled and data.part.labels is not None else None
-        batch_of = _Batch(method, to_device(images, data.device), draws, rows, labels, data.device)
-        outputs = _forward_backward(model, batch_of, step, run)
+        batch_of = Batch(method, to_device(images, data.device), draws, rows, labels, data.device)
+        outputs = forward_backward(model, batch_of, step, run)
         optim.drop_unstarted(optimizer, index)
         gradient = optim.clip(method.parameters(), run.optimizer)
         optimizer.step()
@@ -261,92 +246,3 @@ def steps(
             loss = torch.stack([out.loss.detach() for out in outputs]).mean()
             logs = {name: torch.stack([out.logs[name].float() for out in outputs]).mean() for name in outputs[0].logs}
         yield Done(step, loss, logs, gradient, peak * factor, views, waited)
-
-
-class _Pass(nn.Module):
-    """What several processes average gradients around: the method, whole or in the second pass of `_cached`."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, views: Views, index: Tensor, step: Step, gradients: Views | None = None) -> Output:
-        if gradients is None:
-            return self.method(views, index, step)
-        outputs = self.method.encode(views, step)
-        return Output(torch.stack([(outputs[name] * g).sum() for name, g in gradients.items()]).sum())
-
-
-class _Batch(NamedTuple):
-    """This process's rows of a step."""
-
-    method: Method
-    images: Batch
-    draws: dict[str, Tensor]
-    rows: Tensor
-    labels: Tensor | None
-    device: torch.device
-
-    @torch.no_grad()
-    def views(self, part: slice) -> Views:
-        """The views of some rows."""
-        views = self.method.views(slice_batch(self.images, part), {name: d[part] for name, d in self.draws.items()})
-        return views if self.labels is None else views | {"label": self.labels[None, part].to(self.device)}
-
-    def numbers(self, part: slice) -> Tensor:
-        """Which pictures some rows are."""
-        return self.rows[part].to(self.device, non_blocking=True)
-
-
-def _seed(run: Run[Any], step: Step, part: int) -> None:
-    """Seed dropout and friends: the same whenever this part of the step is encoded."""
-    torch.manual_seed(seed_of(run.seed, Stream.OWN, step.index, distributed.rank(), part))
-
-
-def _half(run: Run[Any], batch: _Batch) -> AbstractContextManager[Any]:
-    return torch.autocast(batch.device.type, torch.bfloat16) if run.precision == "bf16" else nullcontext()
-
-
-def _parts(count: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, count, size)]
-
-
-def _forward_backward(model: nn.Module, batch: _Batch, step: Step, run: Run[Any]) -> list[Output]:
-    """Forward and backward of the rows, in `accumulate` micro-batches; gradients add up to those of the mean loss."""
-    if run.micro_batch:
-        return [_cached(model, batch, step, run)]
-    outputs, parts = [], _parts(len(batch.rows), len(batch.rows) // run.accumulate)
-    for i, part in enumerate(parts):
-        _seed(run, step, i)
-        with distributed.without_sync(model, skip=i + 1 < len(parts)):
-            with _half(run, batch):
-                out: Output = model(batch.views(part), batch.numbers(part), step)
-            (out.loss / run.accumulate).backward()
-        outputs.append(out)
-    return outputs
-
-
-def _cached(model: nn.Module, batch: _Batch, step: Step, run: Run[Any]) -> Output:
-    """The whole batch's loss and gradient, `micro_batch` pictures at a time: cached gradients (arXiv 2101.06983).
-
-    Outputs of all parts without a graph; their loss; its gradients by the outputs, fed back part by part.
-    """
-    parts = _parts(len(batch.rows), run.micro_batch // distributed.world())
-    pieces: list[Views] = []
-    with torch.no_grad(), _half(run, batch), frozen_statistics(batch.method):
-        for i, part in enumerate(parts):
-            _seed(run, step, i)
-            pieces.append(batch.method.encode(batch.views(part), step))
-    outputs = {name: torch.cat([piece[name] for piece in pieces], dim=1) for name in pieces[0]}
-    leaves = {name: x.requires_grad_(x.is_floating_point()) for name, x in outputs.items()}
-    with _half(run, batch):
-        out = batch.method.loss(leaves, batch.numbers(slice(None)), step)
-    out.loss.backward()
-    gradients = {name: x.grad for name, x in leaves.items() if x.grad is not None}
-    for i, part in enumerate(parts):
-        _seed(run, step, i)
-        with distributed.without_sync(model, skip=i + 1 < len(parts)):
-            with _half(run, batch):
-                fed = model(batch.views(part), batch.numbers(part), step, {n: g[:, part] for n, g in gradients.items()})
-            fed.loss.backward()
-    return out

@@ -14,7 +14,9 @@ import torch
 
 from selfsight import checkpoint, distributed, health, measure
 from selfsight.analysis import save_attention
+from selfsight.core import Step
 from selfsight.encoders import TokenEncoder
+from selfsight.rng import Stream, generator
 from selfsight.session import Session, due
 from selfsight.track import Tracker
 from selfsight.train import Done, steps
@@ -141,6 +143,11 @@ class Watch:
         found = self.judge() | measure.nmi_labels(session.method, session.train)
         self.study()
         self.tracker.measure(session.done, {"health": self.verdict.status, "why": self.verdict.why, **found})
+        if session.held is not None:
+            last = session.done - 1  # schedules as at the step just done
+            step = Step(last, session.run.steps, session.per_epoch, generator(session.run.seed, Stream.SHARED, last))
+            if held := measure.held_out(session.method, session.held, session.run, step):
+                self.tracker.measure(session.done, {"validation": held})
         if self.verdict.remedy:
             self.tracker.log(f"{self.verdict.status}: {self.verdict.why}. {self.verdict.remedy}")
         self.knn = session.ask()

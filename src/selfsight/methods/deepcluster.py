@@ -52,6 +52,7 @@ class DeepCluster(Method):
     """k-means on the features of the whole data set makes the labels that the next epoch learns."""
 
     Config = DeepClusterConfig
+    indexed = True
     sample_mean = True
     global_views = 1
 

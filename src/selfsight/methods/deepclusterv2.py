@@ -48,6 +48,7 @@ class DeepClusterV2(Method):
     """
 
     Config = DeepClusterV2Config
+    indexed = True
     sample_mean = True
     local_views = True
 

@@ -55,6 +55,7 @@ class SeLa(Method):
     """Cross-entropy on labels that optimal transport gives the whole data set, each label equally often."""
 
     Config = SeLaConfig
+    indexed = True
     sample_mean = True
     global_views = 1
 

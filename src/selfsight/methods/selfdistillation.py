@@ -252,8 +252,8 @@ class SelfDistillation(Method):
 
     def param_groups(self) -> list[dict[str, Any]]:
         heads = [h for h in (self.student.head, self.student.patch_head) if h is not None]
-        layers = [h.last for h in heads] + [h for h in [self.student.patch_last] if h is not None]
-        last = [p for layer in layers for p in layer.parameters() if p.requires_grad]
+        ends = [*(h.last for h in heads), *([self.student.patch_last] if self.student.patch_last else [])]
+        last = [p for end in ends for p in end.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [{"params": last, "start": self.config.freeze_steps}]
         rest = [p for h in heads for p in h.mlp.parameters()]
         if self.masked:

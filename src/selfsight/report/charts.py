@@ -30,7 +30,7 @@ def colour(index: int) -> str:
 def training(runs: Sequence[RunFolder]) -> list[Chart]:
     """Loss, k-NN, learning rate, speed: those that have points."""
     found = [
-        _chart("Loss", [t for i, r in enumerate(runs) for t in _line(r, i, *r.curve("loss"), len(runs) > 1)]),
+        _chart("Loss", [t for i, r in enumerate(runs) for t in _both(r, i, "loss", len(runs) > 1)]),
         _knn(runs),
         _chart("Learning rate", [t for i, r in enumerate(runs) for t in _line(r, i, *r.curve("lr"), False, raw=True)]),
         _chart(
@@ -67,10 +67,7 @@ def own_logs(runs: Sequence[RunFolder]) -> list[Chart]:
         for name, value in line.items()
         if name not in _SHOWN and isinstance(value, int | float)
     )
-    return [
-        _chart(escape(name), [t for i, r in enumerate(runs) for t in _line(r, i, *r.curve(name), False)])
-        for name in names
-    ]
+    return [_chart(escape(name), [t for i, r in enumerate(runs) for t in _both(r, i, name, False)]) for name in names]
 
 
 def _knn(runs: Sequence[RunFolder]) -> Chart:
@@ -98,6 +95,15 @@ def _knn(runs: Sequence[RunFolder]) -> Chart:
     chart = _chart("k-NN top-1", traces, legend=True)
     chart["layout"]["yaxis"]["tickformat"] = ".0%"
     return chart
+
+
+def _both(run: RunFolder, index: int, name: str, legend: bool) -> list[Chart]:
+    """A curve of training, and its points on held-out pictures where they were measured, dotted."""
+    x, y = run.validation(name)
+    held = _trace(run, index, x, y, "lines+markers") | {"showlegend": False}
+    held["line"] = held["line"] | {"dash": "dot"}
+    held["hovertemplate"] = f"held-out pictures: {held['hovertemplate']}"
+    return _line(run, index, *run.curve(name), legend) + ([held] if x else [])
 
 
 def _line(run: RunFolder, index: int, x: list[int], y: list[float], legend: bool, raw: bool = False) -> list[Chart]:

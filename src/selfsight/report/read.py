@@ -91,6 +91,14 @@ class RunFolder:
         points = [(line["step"], line[name]) for line in self.steps if isinstance(line.get(name), int | float)]
         return [step for step, _ in points], [value for _, value in points]
 
+    def validation(self, name: str) -> tuple[list[int], list[float]]:
+        """(steps, values) of a number of the held-out pictures."""
+        held = [
+            (line["step"], line["validation"]) for line in self.lines if isinstance(line.get("validation"), Mapping)
+        ]
+        points = [(step, values[name]) for step, values in held if isinstance(values.get(name), int | float)]
+        return [step for step, _ in points], [value for _, value in points]
+
 
 def read_run(path: Path) -> RunFolder:
     """Read a run folder.
