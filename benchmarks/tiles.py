@@ -10,11 +10,11 @@ import os
 from typing import Any
 
 import torch
-from speed import RESULTS, clock, machine, pictures
 from torch import Tensor
 
 from selfsight.augment import TilesConfig, ViewsConfig, build
 from selfsight.rng import Stream, generator
+from speed import RESULTS, clock, machine, pictures
 
 CASES: dict[str, dict[str, Any]] = {
     "jigsaw, 9 tiles of 12 px": {"grid": 3, "cell": 16, "size": 12, "shift": 1, "standardise": True},

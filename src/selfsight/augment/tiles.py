@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsight.augment.apply import DRAWS, Group, Normal, make
+from selfsight.augment.permutations import permutations as permutations
 from selfsight.augment.policies import Policy
 from selfsight.errors import WrongUse
 
