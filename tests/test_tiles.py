@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from selfsight.augment import TilesConfig, ViewsConfig, build, preview
-from selfsight.augment.sheet import puzzle, shuffled
-from selfsight.augment.tiles import standardised
+from selfsight.augment.sheet import puzzle
+from selfsight.augment.tiles import shuffled, standardised
 from selfsight.cli import main
 from selfsight.errors import WrongUse
 from selfsight.run import DEFAULT, from_dict, read_yaml, to_yaml

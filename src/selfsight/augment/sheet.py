@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsight.augment.tiles import shuffled
 from selfsight.augment.views import Crops
 from selfsight.core import Images
 
@@ -53,8 +54,3 @@ def puzzle(tiles: Tensor, gap: int = 1) -> Tensor:
     sheet = F.pad(tiles, (0, gap, 0, gap), value=1.0).unflatten(0, (grid, grid))  # (row, column, B, C, y, x)
     sheet = sheet.permute(2, 3, 0, 4, 1, 5).reshape(*tiles.shape[1:3], grid * side, grid * side)
     return sheet[..., : -gap or None, : -gap or None]
-
-
-def shuffled(tiles: Tensor, order: Tensor) -> Tensor:
-    """(T, B, ...) and which tile comes to each place, (B, T) -> (T, B, ...)."""
-    return tiles[order.mT, torch.arange(tiles.shape[1], device=tiles.device)]
