@@ -31,8 +31,7 @@ def preview(views: Crops, images: Tensor | Images, rng: torch.Generator, gap: in
     cells = [views.plain(images, size)[None] * std + mean]
     for group in views.groups:
         if views.tiles and group is views.tiles.group:
-            standardised = views.tiles.config.standardise
-            tiles = made["tiles"] * 0.2 + 0.5 if standardised else made["tiles"] * std + mean
+            tiles = plain_tiles(views, made["tiles"])
             cells += [puzzle(tiles)[None], puzzle(shuffled(tiles, made["shuffle"][0].argsort(1)))[None]]
         else:
             cells.append(made[group.name] * std + mean)
@@ -46,6 +45,13 @@ def preview(views: Crops, images: Tensor | Images, rng: torch.Generator, gap: in
         column += len(x)
     grid = sheet.permute(2, 0, 3, 1, 4).reshape(channels, count * cell, columns * cell)
     return grid.mul(255).round().clamp(0, 255).byte()
+
+
+def plain_tiles(views: Crops, tiles: Tensor) -> Tensor:
+    """Tiles (T, B, C, t, t) without normalisation, about in [0, 1]; standardised ones in a contrast that shows them."""
+    if views.tiles and views.tiles.config.standardise:
+        return tiles * 0.2 + 0.5
+    return tiles * views.std[:, None, None] + views.mean[:, None, None]
 
 
 def puzzle(tiles: Tensor, gap: int = 1) -> Tensor:
