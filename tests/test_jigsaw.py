@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,8 @@ def step(index=0):
 def build(**settings):
     torch.manual_seed(0)
     settings = {"permutations": 72, "hidden": 8, "joint": 0, **settings}
-    return Jigsaw(JigsawConfig(**settings), Mean(), Facts()).eval()
+    facts: Any = Facts()
+    return Jigsaw(JigsawConfig(**settings), Mean(), facts).eval()
 
 
 def views(count=6, seed=0):

@@ -1,6 +1,7 @@
 """RotNet: exact turns, balanced labels, the loss."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -25,13 +26,14 @@ class Flat(nn.Module):
         return x.flatten(1)
 
 
+NO_DATA: Any = None
 STEP = Step(0, 10, 5, torch.Generator())
 RAMP = torch.arange(16.0).view(1, 1, 1, 4, 4).expand(1, 3, 3, 4, 4) + 100 * torch.arange(3.0).view(1, 3, 1, 1, 1)
 
 
 def test_every_picture_is_turned_four_times_counter_clockwise_without_interpolation():
     net = Flat()
-    method = RotNet(RotNetConfig(), net, None)
+    method = RotNet(RotNetConfig(), net, NO_DATA)
     method.encode({"global": RAMP}, STEP)
     turned = net.seen.unflatten(0, (4, 3))
     assert torch.equal(turned[0], RAMP[0])
@@ -42,7 +44,7 @@ def test_every_picture_is_turned_four_times_counter_clockwise_without_interpolat
 
 def test_the_loss_is_the_mean_over_pictures_and_turns():
     torch.manual_seed(0)
-    method = RotNet(RotNetConfig(), Flat(), None).double()
+    method = RotNet(RotNetConfig(), Flat(), NO_DATA).double()
     x = torch.randn(1, 5, 3, 4, 4, dtype=torch.float64)
     out = method({"global": x}, torch.arange(5), STEP)
     total, right = 0.0, 0
