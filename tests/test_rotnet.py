@@ -53,7 +53,7 @@ def test_the_loss_is_the_mean_over_pictures_and_turns():
             logits = method.head(picture.rot90(k, (1, 2)).flatten()).tolist()
             total += math.log(sum(math.exp(v) for v in logits)) - logits[k]
             right += logits[k] == max(logits)
-    assert float(out.loss) == pytest.approx(total / 20, rel=1e-12)
+    assert out.loss.item() == pytest.approx(total / 20, rel=1e-12)
     assert float(out.logs["accuracy"]) == pytest.approx(right / 20)
     nn.init.zeros_(method.head.weight)
     nn.init.zeros_(method.head.bias)

@@ -70,9 +70,11 @@ class Jigsaw(Method):
         width = int(encoder.dim)  # type: ignore[arg-type]
         norm = [nn.BatchNorm1d(config.hidden)] if config.norm else []
         self.tile_head = nn.Sequential(nn.Linear(width, config.hidden), *norm, nn.ReLU(inplace=True))
-        joint = [nn.Linear(data.tiles * config.hidden, config.joint), nn.ReLU(inplace=True), nn.Dropout(config.dropout)]
-        last = config.joint or data.tiles * config.hidden
-        self.head = nn.Sequential(*(joint if config.joint else []), nn.Linear(last, len(chosen)))
+        seen = data.tiles * config.hidden
+        joint: list[nn.Module] = []
+        if config.joint:
+            joint = [nn.Linear(seen, config.joint), nn.ReLU(inplace=True), nn.Dropout(config.dropout)]
+        self.head = nn.Sequential(*joint, nn.Linear(config.joint or seen, len(chosen)))
 
     def check(self, batch: int, part: int) -> None:
         if self.config.distractors and part % 2:
