@@ -23,7 +23,8 @@ def gate(run: Run[Any], tmp_path: Any, looks: int = 1) -> dict[str, Any]:
     epochs = EPOCHS * 2 / max(2.0, views.views + views.locals * (views.local_size / 24) ** 2)
     epochs *= TOKENS if METHODS[run.method_name].tokens else 1.0
     run = replace(
-        run, data="shapes", encoder=SMALLER.get(run.encoder, run.encoder), epochs=epochs, batch_size=128, quiet=True,
+        run, data=run.data if run.data.startswith("shapes") else "shapes",
+        encoder=SMALLER.get(run.encoder, run.encoder), epochs=epochs, batch_size=128, quiet=True,
         out=str(tmp_path / "run"),
         threads=min(4, os.cpu_count() or 1), probe=ProbeConfig(every=epochs / looks),
     )  # fmt: skip

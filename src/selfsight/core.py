@@ -65,6 +65,7 @@ class Data(Protocol):
 
     image_size: int  #: side of a whole view in pixels
     channels: int
+    tiles: int  #: tiles that a picture is cut into, 0: none
     classes: int  #: number of classes, 0 without labels: for the supervised reference points
 
     def __len__(self) -> int:
@@ -112,6 +113,7 @@ class Method(nn.Module):
     tokens: ClassVar[bool] = False  #: it works on the tokens of a transformer
     masked: ClassVar[bool] = False  #: it reads views["mask"], (V, B, T) bool; its encoder has patches
     indexed: ClassVar[bool] = False  #: its loss rests on what it keeps of each training picture, by `index`
+    tiled: ClassVar[bool] = False  #: it reads views["tiles"], (T, B, C, t, t), and "shuffle", (1, B, T) uniforms
     labelled: ClassVar[bool] = False  #: it reads views["label"], (1, B) int64; supervised reference points only
     reorders: bool = False  #: `order` says what an epoch sees; decoding then never runs ahead into the next epoch
     encoder: nn.Module  #: (B, C, S, S) -> (B, D), what training leaves behind
@@ -168,6 +170,13 @@ class Method(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, S, S) normalised -> (B, D) the head's output, for the health monitors; default: the encoder's."""
         return self.encoder(images)
+
+    def solve(self, views: Views) -> tuple[Tensor, Tensor] | None:
+        """Of a method that puts tiles in order: which tile lies in each place of its puzzles, and what it takes them for.
+
+        (B, T) int64 each. The report shows them.
+        """
+        return None
 
     def constant_loss(self, batch: int) -> float | None:
         """The loss of constant outputs at this global batch size, a sign of collapse; None: it has no such value."""

@@ -173,6 +173,18 @@ ENTRIES: dict[str, Entry] = {
         "crop and flip of arXiv 1807.05520; jitter is our addition",
         "ours",
     ),
+    "jigsaw": Entry(
+        (Policy(scale=None, interpolation="bilinear", jitter=0.0, gray=0.3),),
+        "Jigsaw puzzles: the central square, flipped at random, 0.3 gray",
+        "arXiv 1603.09246, section 4.1",
+        "paper",
+    ),
+    "jigsaw-vissl": Entry(
+        (Policy(scale=None, interpolation="bilinear", jitter=0.0, gray=0.66),),
+        "Jigsaw puzzles for a ResNet-50: 0.66 gray",
+        "arXiv 1905.01235, code",
+        "code",
+    ),
     "svhn": Entry(
         (replace(_SIMCLR_CIFAR, scale=None, flip=0.0),),
         "Digits: no crop and no flip, colours of simclr-cifar; add --views.rotate 0.33",

@@ -44,27 +44,31 @@ class Known:
 
 
 def _shapes(request: Request) -> Source:
-    """`shapes`, `shapes:SIZE`, `shapes:SIZE:COUNT`; the test part has a fifth of COUNT."""
+    """`shapes`, `shapes:SIZE`, `shapes:SIZE:COUNT`, `shapes:SIZE:COUNT:upright`; the test part has a fifth of COUNT."""
+    upright = request.options[2:] == ["upright"]
+    options = request.options[:2] if upright else request.options
     try:
-        size, count = [int(option) for option in request.options] + [32, 10_000][len(request.options) :]
+        size, count = [int(option) for option in options] + [32, 10_000][len(options) :]
     except ValueError:
-        raise WrongUse(f"{request.name!r} is no size and count; write shapes, shapes:64 or shapes:64:20000") from None
+        raise WrongUse(
+            f"{request.name!r} is no size and count; write shapes, shapes:64, shapes:64:20000 or shapes:64:20000:upright"
+        ) from None
     if not (16 <= size <= 512 and 10 <= count <= 1_000_000):
         raise WrongUse(f"{request.name!r}: the size goes from 16 to 512, the number of pictures from 10 to 1000000")
 
     def part(number: int, count: int) -> Pictures:
         def build() -> Built:
             for first in range(0, count, 1000):
-                yield from synthetic.shapes(min(1000, count - first), size, part=number, first=first)
+                yield from synthetic.shapes(min(1000, count - first), size, part=number, first=first, upright=upright)
 
         labels = synthetic.labels(count)
         bytes_needed = 3 * size * size * count
         if request.on_disk and count >= 1000 and fits_on_disk(request.root, bytes_needed):
-            key = f"shapes-{synthetic.VERSION}-{size}-{count}-{number}"
+            key = f"shapes-{synthetic.VERSION}-{size}-{count}-{number}{'-upright' * upright}"
             with contextlib.suppress(OSError):
                 store = cached(request.root / "store" / key, 3, build)[0]
                 return Pictures(pixels=store.uniform, labels=labels)
-        return Pictures(pixels=synthetic.shapes(count, size, part=number), labels=labels)
+        return Pictures(pixels=synthetic.shapes(count, size, part=number, upright=upright), labels=labels)
 
     return Source(part(0, count), part(1, max(10, count // 5)), list(synthetic.CLASSES))
 

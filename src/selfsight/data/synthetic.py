@@ -94,21 +94,24 @@ def labels(count: int) -> Tensor:
     return torch.arange(count) % len(CLASSES)
 
 
-def shapes(count: int, size: int = 32, *, part: int = 0, first: int = 0, seed: int = 0) -> Tensor:
+def shapes(
+    count: int, size: int = 32, *, part: int = 0, first: int = 0, seed: int = 0, upright: bool = False
+) -> Tensor:
     """Pictures `first` to `first + count` of a part (0 train, 1 test): (count, 3, size, size) uint8.
 
     Picture i is a function of (seed, part, i, size) alone, not of the count; sizes share all but the pixel noise.
+    upright: figures lean by at most 15 degrees. Else they lie at any angle, so that no picture tells how it was turned.
     """
     out = torch.empty(count, 3, size, size, dtype=torch.uint8)
     block = max(1, 200_000 // size**2)  # what stays in the cache of a core
     for start in range(0, count, block):
         rows = torch.arange(first + start, first + min(start + block, count))
         rows = rows[(rows % len(CLASSES)).argsort(stable=True)]  # pictures of a class side by side
-        out[rows - first] = _draw(rows, size, part, seed)
+        out[rows - first] = _draw(rows, size, part, seed, upright)
     return out
 
 
-def _draw(rows: Tensor, size: int, part: int, seed: int) -> Tensor:
+def _draw(rows: Tensor, size: int, part: int, seed: int, upright: bool) -> Tensor:
     """(B,) indices -> (B, 3, S, S) uint8."""
     uniforms = torch.empty(len(rows), _UNIFORMS)
     noise = torch.empty(len(rows), 3, size, size)
@@ -125,7 +128,7 @@ def _draw(rows: Tensor, size: int, part: int, seed: int) -> Tensor:
     x, y = axis.expand(size, size), axis[:, None].expand(size, size)  # (S, S), the picture spans -1..1
     wide = (slice(None), None, None)  # (B,) -> (B, 1, 1)
 
-    cover = _cover(rows % len(CLASSES), x, y, uniform, 2 / size)
+    cover = _cover(rows % len(CLASSES), x, y, uniform, 2 / size, upright)
 
     ground, figure = _colours(uniform)
     angle, slope = uniform(0, 2 * math.pi)[wide], uniform(0, 0.15)[wide]
@@ -140,7 +143,9 @@ def _draw(rows: Tensor, size: int, part: int, seed: int) -> Tensor:
     return (picture.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _cover(label: Tensor, x: Tensor, y: Tensor, uniform: Callable[[float, float], Tensor], pixel: float) -> Tensor:
+def _cover(
+    label: Tensor, x: Tensor, y: Tensor, uniform: Callable[[float, float], Tensor], pixel: float, upright: bool
+) -> Tensor:
     """How much of each pixel the figures cover: (B, S, S) in 0..1. `label`: (B,) ascending; `pixel`: side of one."""
     number = (uniform(0, FIGURES).floor() + 1).clamp(max=FIGURES)  # (B,)
     base = torch.tensor([0.72, 0.46, 0.40])[number.long() - 1]
@@ -153,7 +158,7 @@ def _cover(label: Tensor, x: Tensor, y: Tensor, uniform: Callable[[float, float]
         place = turn + 2 * math.pi * k / number
         centre_x = middle_x * slack + spread * place.cos()
         centre_y = middle_y * slack + spread * place.sin()
-        spin = uniform(0, 2 * math.pi)
+        spin = uniform(-math.pi / 12, math.pi / 12) if upright else uniform(0, 2 * math.pi)
         live = (number > k).nonzero()[:, 0]
         radius, centre_x, centre_y, spin = (v[live, None, None] for v in (radius, centre_x, centre_y, spin))
         cos, sin = spin.cos() / radius, spin.sin() / radius

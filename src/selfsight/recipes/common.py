@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfsight.augment import ViewsConfig
+from selfsight.augment import TilesConfig, ViewsConfig
 from selfsight.encoders import EncoderConfig
 from selfsight.methods import METHODS
 from selfsight.optim import OptimizerConfig, ScheduleConfig
@@ -34,6 +34,10 @@ POLICIES_OF = {
     "ibot": ("asym", "dino"),
     "dinov2": ("asym", "dino"),
     "msn": ("simclr-cifar", "moco-v2"),  # SimCLR's colours at strength 0.5, with its blur
+    "jigsaw": ("jigsaw", "jigsaw-vissl"),
+    "rotnet": ("deepcluster", "deepcluster"),
+    "pirl": ("simclr-cifar", "simclr"),
+    "instdisc": ("moco-v2", "moco-v2"),
     "supcon": ("simclr-cifar", "simclr"),
     "supervised": ("deepcluster", "deepcluster"),
 }
@@ -55,6 +59,12 @@ CONSTANT = ScheduleConfig(name="constant")
 # iBOT's and DINOv2's masks: half of the whole views, rectangles over a tenth to a half of the patches.
 MASKS: dict[str, dict[str, Any]] = {"ibot": {"mask": "block"}, "dinov2": {"mask": "block"}}
 
+# Tiles of methods that read some.
+TILES: dict[str, dict[str, Any]] = {
+    "jigsaw": {"tiles": TilesConfig(grid=3, shift=1, standardise=True)},
+    "pirl": {"tiles": TilesConfig(grid=3, per_tile=True, scale=(0.6, 1.0))},
+}
+
 
 def net_of(method: str, resnet: bool = True) -> EncoderConfig:
     """How the encoder is built for a method."""
@@ -63,7 +73,8 @@ def net_of(method: str, resnet: bool = True) -> EncoderConfig:
 
 def views_of(method: str, policy: str = "auto", **settings: Any) -> ViewsConfig:
     """Views with the number of whole ones that the method reads."""
-    return ViewsConfig(policy=policy, **{"views": METHODS[method].global_views, **MASKS.get(method, {}), **settings})
+    own = {"views": METHODS[method].global_views, **MASKS.get(method, {}), **TILES.get(method, {})}
+    return ViewsConfig(policy=policy, **{**own, **settings})
 
 
 def lars(lr: float, weight_decay: float, **settings: Any) -> OptimizerConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from selfsight.augment import TilesConfig
 from selfsight.encoders import EncoderConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
@@ -19,12 +20,16 @@ from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
 from selfsight.methods.ibot import IBOTConfig
+from selfsight.methods.instdisc import InstDiscConfig
+from selfsight.methods.jigsaw import JigsawConfig
 from selfsight.methods.lejepa import LeJEPAConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
+from selfsight.methods.pirl import PIRLConfig
 from selfsight.methods.relic import ReLICConfig
+from selfsight.methods.rotnet import RotNetConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.methods.simsiam import SimSiamConfig
@@ -77,6 +82,10 @@ _SMALL: dict[str, Any] = {
     "ibot": IBOTConfig(**_DISTIL, patches=0.2),
     "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
+    "jigsaw": JigsawConfig(permutations=24, hidden=128, norm=True, joint=0),
+    "rotnet": RotNetConfig(),
+    "pirl": PIRLConfig(temperature=0.1, negatives=4096, layers=2, hidden=512),
+    "instdisc": InstDiscConfig(temperature=0.1),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
@@ -99,7 +108,12 @@ _VIEWS: dict[str, dict[str, Any]] = {
     "ibot": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "dinov2": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "msn": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
+    "jigsaw": {"scale": None, "tiles": TilesConfig(grid=2, cell=16, size=12, shift=1, standardise=True)},
+    "pirl": {"tiles": TilesConfig(grid=2, cell=16, size=12, per_tile=True, scale=(0.6, 1.0))},
 }
+
+# Figures at any angle do not tell how they were turned: RotNet would have nothing to learn.
+_DATA = {("rotnet", "shapes"): "shapes:32:10000:upright"}
 
 # Whose labels change all along: with a rate that falls to nothing the last ones would not be learnt.
 _RELABELLED = ("deepcluster", "deepclusterv2", "sela")
@@ -120,7 +134,7 @@ def cpu(method: str, data: str) -> Run[Any]:
     if data == "shapes":
         views |= {**_STRONG, "gray": 1.0}
     return Run(
-        _SMALL[method], data=data, encoder=_ENCODERS.get(method, "fastnet"), image_size=32,
+        _SMALL[method], data=_DATA.get((method, data), data), encoder=_ENCODERS.get(method, "fastnet"), image_size=32,
         net=_SOON if method in _ENCODERS else net_of(method, resnet=False),
         batch_size=128 if data == "shapes" or method in _NO_NEGATIVES else 256,  # without negatives, steps count more
         views=views_of(method, **views), optimizer=MUON,
@@ -164,12 +178,18 @@ def tiny(method: str) -> Run[Any]:
         "ibot": IBOTConfig(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
         "dinov2": DINOv2Config(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
         "msn": MSNConfig(hidden=64, dim=32, prototypes=32, momentum=0.9),
+        "jigsaw": JigsawConfig(permutations=12, hidden=32, norm=True, joint=64, dropout=0.0),
+        "rotnet": RotNetConfig(),
+        "pirl": PIRLConfig(temperature=0.1, negatives=256, dim=32),
+        "instdisc": InstDiscConfig(temperature=0.1, negatives=256, dim=32),
         "supcon": SupConConfig(hidden=64, dim=32),
         "supervised": SupervisedConfig(),
     }[method]
     more: dict[str, dict[str, Any]] = {
         **{name: {"locals": 2, "local_size": 12} for name in ("swav", "deepclusterv2", "dino", "ibot", "dinov2", "msn")},
-        "lejepa": {"locals": 1, "local_size": 12}, "empssl": {"views": 4}
+        "lejepa": {"locals": 1, "local_size": 12}, "empssl": {"views": 4},
+        "jigsaw": {"tiles": TilesConfig(grid=2, cell=12, size=9, shift=1, standardise=True)},
+        "pirl": {"tiles": TilesConfig(grid=2, cell=12, size=9, per_tile=True, scale=(0.6, 1.0))},
     }  # fmt: skip
     rates = {"empssl": 0.002, "supcon": 0.03}
     sgd = OptimizerConfig(name="sgd", lr=rates.get(method, 0.1), weight_decay=1e-4)
