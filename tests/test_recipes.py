@@ -13,6 +13,7 @@ from selfsight.core import Step
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
 from selfsight.recipes import RECIPES, default_recipe, recipe, resolve
+from selfsight.recipes.common import ENCODERS_OF
 
 # a data set as large as the recipe means
 COUNT = {"cifar10": 45_000, "imagenet": 1_281_167, "shapes": 9_000}
@@ -237,6 +238,7 @@ def test_recipes_build(name: str) -> None:
 def test_what_follows_the_data(method: str, cuda: bool, size: int) -> None:
     run, choices = resolve(recipe(method, "any"), pictures=3000, image_size=size, channels=3, cuda=cuda)
     small, large = ("vit-mini", "vit-small") if METHODS[method].tokens else ("fastnet", "resnet18")
+    small, large = ENCODERS_OF.get(method, (small, large))
     assert run.encoder == (small if size <= 64 and not cuda else large)
     assert run.image_size == size
     assert run.views.policy == recipes.POLICIES_OF[method][0 if size <= 64 else 1]

@@ -2,6 +2,7 @@
 
 from selfsight.core import Method
 from selfsight.errors import WrongUse, perhaps
+from selfsight.methods.amdim import AMDIM
 from selfsight.methods.barlowtwins import BarlowTwins
 from selfsight.methods.byol import BYOL
 from selfsight.methods.deepcluster import DeepCluster
@@ -52,6 +53,7 @@ METHODS: dict[str, type[Method]] = {
     "ibot": IBOT,
     "dinov2": DINOv2,
     "msn": MSN,
+    "amdim": AMDIM,
     "supcon": SupCon,
     "supervised": Supervised,
 }

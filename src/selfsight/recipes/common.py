@@ -34,9 +34,13 @@ POLICIES_OF = {
     "ibot": ("asym", "dino"),
     "dinov2": ("asym", "dino"),
     "msn": ("simclr-cifar", "moco-v2"),  # SimCLR's colours at strength 0.5, with its blur
+    "amdim": ("amdim-cifar", "amdim"),
     "supcon": ("simclr-cifar", "simclr"),
     "supervised": ("deepcluster", "deepcluster"),
 }
+
+# A method that reads more of its encoder than features or tokens: for small pictures on a CPU, for others.
+ENCODERS_OF = {"amdim": ("amdim-mini", "amdim-small")}
 
 # What a method's encoder sees: DeepCluster clusters by colour unless it sees edges (section 4.1).
 NETS = {"deepcluster": EncoderConfig(sobel=True)}
@@ -54,6 +58,8 @@ CONSTANT = ScheduleConfig(name="constant")
 
 # iBOT's and DINOv2's masks: half of the whole views, rectangles over a tenth to a half of the patches.
 MASKS: dict[str, dict[str, Any]] = {"ibot": {"mask": "block"}, "dinov2": {"mask": "block"}}
+# AMDIM compares places, so views of a picture are mirrored alike.
+PLACES: dict[str, dict[str, Any]] = {"amdim": {"shared_flip": True}}
 
 
 def net_of(method: str, resnet: bool = True) -> EncoderConfig:
@@ -63,7 +69,8 @@ def net_of(method: str, resnet: bool = True) -> EncoderConfig:
 
 def views_of(method: str, policy: str = "auto", **settings: Any) -> ViewsConfig:
     """Views with the number of whole ones that the method reads."""
-    return ViewsConfig(policy=policy, **{"views": METHODS[method].global_views, **MASKS.get(method, {}), **settings})
+    own = {**MASKS.get(method, {}), **PLACES.get(method, {})}
+    return ViewsConfig(policy=policy, **{"views": METHODS[method].global_views, **own, **settings})
 
 
 def lars(lr: float, weight_decay: float, **settings: Any) -> OptimizerConfig:

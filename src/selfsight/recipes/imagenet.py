@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from selfsight.encoders import EncoderConfig
+from selfsight.methods.amdim import AMDIMConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
@@ -158,6 +159,14 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
         800,
         1024,
     ),
+    # the authors' script for 128 px: 50 epochs, the rate falls to a fifth at 30 and 45
+    "amdim": (
+        AMDIMConfig(),
+        OptimizerConfig(name="adam", lr=2e-4, scaling="none", weight_decay=1e-5, betas=(0.8, 0.999)),
+        ScheduleConfig(name="multistep", warmup_epochs=500 * 480 / _PICTURES, milestones=(0.6, 0.9), gamma=0.2),
+        50,
+        480,
+    ),
     "supcon": (SupConConfig(), lars(0.3, 1e-6), COSINE10, 350, 4096),
     "supervised": (SupervisedConfig(), sgd(0.1, 1e-4), ScheduleConfig(name="cosine", warmup_epochs=5), 90, 256),
 }
@@ -183,13 +192,17 @@ _VIEWS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+_OWN = {"amdim": ("amdim-medium", 128)}  # encoder, side of a view
+
+
 def imagenet(method: str) -> Run[Any]:
     """ResNet-50 (self-distillation: ViT-S/16, DeepCluster: AlexNet) with the paper's optimizer, schedule, batch, views."""
     config, optimizer, schedule, epochs, batch = _TABLE[method]
     encoder = "alexnet" if method == "deepcluster" else "vit-small" if method in _VIT else "resnet50"
+    encoder, side = _OWN.get(method, (encoder, 224))
     return Run(
         config, data="imagenet", encoder=encoder,
-        net=_VIT.get(method, net_of(method)), image_size=224, optimizer=optimizer,
+        net=_VIT.get(method, net_of(method)), image_size=side, optimizer=optimizer,
         schedule=schedule, epochs=epochs, batch_size=batch,
         views=views_of(method, POLICIES_OF[method][1], **_VIEWS.get(method, {})),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
-from selfsight.recipes.common import POLICIES_OF
+from selfsight.recipes.common import ENCODERS_OF, POLICIES_OF
 from selfsight.run import Run
 
 
@@ -46,6 +46,7 @@ def resolve(run: Run[Any], *, pictures: int, image_size: int, channels: int, cud
         small = image_size <= 64 and not cuda
         why = f"{image_size} px views on {'a GPU' if cuda else 'a CPU'}"
         names = ("vit-mini", "vit-small") if METHODS[run.method_name].tokens else ("fastnet", "resnet18")
+        names = ENCODERS_OF.get(run.method_name, names)
         run = replace(run, encoder=choose("encoder", names[0 if small else 1], why))
     if run.views.policy == "auto":
         policies = POLICIES_OF[run.method_name]

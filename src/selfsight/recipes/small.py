@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from selfsight.encoders import EncoderConfig
+from selfsight.methods.amdim import AMDIMConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
@@ -77,12 +78,14 @@ _SMALL: dict[str, Any] = {
     "ibot": IBOTConfig(**_DISTIL, patches=0.2),
     "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
+    "amdim": AMDIMConfig(),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
 
 # Who hides patches needs an encoder that has some. A mean over patches learns sooner than a class token.
 _ENCODERS = {"ibot": "vit-mini", "dinov2": "vit-mini", "msn": "vit-mini"}
+_OWN = {"amdim": "amdim-mini"}
 _MEAN = EncoderConfig(pool="mean")
 
 # On `shapes`, where colour means nothing, all views are gray with strong jitter: else small networks answer by colour, and
@@ -97,6 +100,7 @@ _VIEWS: dict[str, dict[str, Any]] = {
     "ibot": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "dinov2": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "msn": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
+    "amdim": {"size": 32, "scale": (0.3, 1.0)},
 }
 
 # Whose labels change all along: with a rate that falls to nothing the last ones would not be learnt.
@@ -115,12 +119,14 @@ def cpu(method: str, data: str) -> Run[Any]:
     views: dict[str, Any] = {"size": 24, "scale": (0.2, 1.0), **_VIEWS.get(method, {})}
     if data == "cifar10" and method in _NO_NEGATIVES:
         views["policy"] = "simclr-cifar"
+    if data == "cifar10" and method == "amdim":
+        views["scale"] = None  # its policy moves pictures
     if data == "shapes":
         views |= {**_STRONG, "gray": 1.0}
         if method in _ENCODERS:  # 25 and 9 patches of 4 px
             views |= {"size": 20, "local_size": 12}
     return Run(
-        _SMALL[method], data=data, encoder=_ENCODERS.get(method, "fastnet"), image_size=32,
+        _SMALL[method], data=data, encoder={**_ENCODERS, **_OWN}.get(method, "fastnet"), image_size=32,
         net=_MEAN if method in _ENCODERS else net_of(method, resnet=False),
         batch_size=128 if data == "shapes" or method in _NO_NEGATIVES else 256,  # without negatives, steps count more
         views=views_of(method, **views), optimizer=MUON,
@@ -163,6 +169,7 @@ def tiny(method: str) -> Run[Any]:
         "ibot": IBOTConfig(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
         "dinov2": DINOv2Config(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
         "msn": MSNConfig(hidden=64, dim=32, prototypes=32, momentum=0.9),
+        "amdim": AMDIMConfig(),
         "supcon": SupConConfig(hidden=64, dim=32),
         "supervised": SupervisedConfig(),
     }[method]
@@ -175,10 +182,11 @@ def tiny(method: str) -> Run[Any]:
     adam = OptimizerConfig(
         name="adamw", lr=4e-3, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3, clip_per="tensor"
     )
+    side = 32 if method in _OWN else 16
+    encoder = {**dict.fromkeys(_ENCODERS, "vit-toy"), "amdim": "amdim-toy"}.get(method, "fastnet-tiny")
     return Run(
-        config, data="shapes:16:640", encoder="vit-toy" if method in _ENCODERS else "fastnet-tiny",
-        net=net_of(method, resnet=False), image_size=16, batch_size=64,
-        epochs=4, holdout=128, views=views_of(method, **more.get(method, {})),
+        config, data=f"shapes:{side}:640", encoder=encoder, net=net_of(method, resnet=False), image_size=side,
+        batch_size=64, epochs=4, holdout=128, views=views_of(method, **more.get(method, {})),
         optimizer=adam if method in _ENCODERS else sgd,
         schedule=ScheduleConfig(name="cosine", warmup_epochs=0.5),
     )  # fmt: skip
