@@ -164,16 +164,16 @@ def prepare(run: Run[Any], data: DataSet, device: torch.device) -> tuple[Run[Any
 
 def choose_precision(run: Run[Any], method: Method, device: torch.device) -> tuple[Run[Any], str]:
     """bf16 or fp32, as asked or as the start-up probe finds; the same on every process."""
-    assert isinstance(run.image_size, int)
     if run.precision != "auto":
         return run, f"precision {run.precision}: as asked"
     if run.strategy == "fsdp":  # shards cannot be copied for a trial
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
         picked: Literal["bf16", "fp32"] = "bf16" if half else "fp32"
         return dataclasses.replace(run, precision=picked), f"precision {picked}: {device.type}, not timed under fsdp"
-    size, channels = run.views.size or run.image_size, len(method.views.mean)
+    count, size = max(method.views.shapes.values(), key=lambda shape: shape[0] * shape[1] ** 2)  # most of the work
+    channels = len(method.views.mean)
     assert isinstance(run.batch_size, int)
-    share = run.batch_size * run.views.views // run.processes
+    share = run.batch_size * count // run.processes
     found = distributed.broadcast_object(probe.precision(method.encoder, (channels, size, size), share, device))
     return dataclasses.replace(run, precision=found.precision), f"precision {found.precision}: {found.why}"
 

@@ -149,6 +149,9 @@ def build(
     if cls.masked != (run.views.mask != "none"):
         how = "hides patches: set --views.mask block" if cls.masked else "hides no patches: leave out --views.mask"
         raise WrongUse(f"{run.method_name} {how}")
+    if cls.tiled != bool(run.views.tiles.grid):
+        how = "reads tiles: set --views.tiles.grid 3" if cls.tiled else "reads no tiles: leave out --views.tiles.grid"
+        raise WrongUse(f"{run.method_name} {how}")
     assert isinstance(run.image_size, int)
     torch.manual_seed(seed_of(run.seed, Stream.INIT))
     if encoder is None:
@@ -167,8 +170,9 @@ def build(
         run.views, run.image_size, data.channels, data.mean, data.std, int(getattr(encoder, "patch", 0))
     )
     encoders.check_side(encoder, run.image_size, "image-size")
-    for group in method.views.groups:
-        encoders.check_side(encoder, group.size, "views.local-size" if group.name == "local" else "views.size")
+    flags = {"global": "views.size", "local": "views.local-size", "tiles": "views.tiles.size"}
+    for name, (_, side) in method.views.shapes.items():
+        encoders.check_side(encoder, side, flags[name])
     if world > 1:
         sync_batch_norm(method)
     if run.checkpoint_activations:
@@ -211,7 +215,7 @@ def steps(
     whole = [(max(start, e * per_epoch), min(stop, (e + 1) * per_epoch)) for e in epochs]
     model = distributed.wrap(_Pass(method))
     peak = optim.peak_rate(run.optimizer, batch)
-    views = batch * sum(len(group.policies) for group in method.views.groups)
+    views = batch * sum(count for count, _ in method.views.shapes.values())
     waiting: deque[tuple[Tensor, dict[str, Tensor]]] = deque()
 
     def at(index: int, stream: Stream, key: int) -> Step:

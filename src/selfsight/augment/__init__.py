@@ -2,7 +2,9 @@
 
 from selfsight.augment.apply import Group
 from selfsight.augment.policies import ENTRIES, POLICIES, Entry, MultiCrop, Policy, multi_crop, suits
-from selfsight.augment.views import Crops, ViewsConfig, build, preview
+from selfsight.augment.sheet import preview
+from selfsight.augment.tiles import TilesConfig
+from selfsight.augment.views import Crops, ViewsConfig, build
 
 __all__ = [
     "ENTRIES",
@@ -12,6 +14,7 @@ __all__ = [
     "Group",
     "MultiCrop",
     "Policy",
+    "TilesConfig",
     "ViewsConfig",
     "build",
     "multi_crop",

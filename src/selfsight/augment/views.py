@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from selfsight.augment import geometry
 from selfsight.augment.apply import DRAWS, FLIP, Group, Normal, make
 from selfsight.augment.masks import MaskKind, Masks
 from selfsight.augment.policies import POLICIES, Policy, entry, multi_crop
+from selfsight.augment.tiles import NO_TILES, Tiles, TilesConfig
 from selfsight.core import Images, Views
 from selfsight.errors import WrongUse
 
@@ -57,7 +59,7 @@ class ViewsConfig:
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
     """Kernel of the antialiased resize; auto: the policy's."""
     shared_flip: bool = False
-    """All views of a picture are mirrored, or none: positions in them then agree."""
+    """All views of a picture are mirrored, or none: positions in them then agree. Tiles are never mirrored alone then."""
     normalise: bool = True
     """Subtract the data's mean and divide by its deviation."""
     clean: bool = False
@@ -68,6 +70,8 @@ class ViewsConfig:
     """Share of the patches that a mask hides, drawn from this range."""
     mask_share: float = 0.5
     """Share of the whole views that get a mask."""
+    tiles: TilesConfig = NO_TILES
+    """Cut pictures into tiles, for methods that compare these."""
 
 
 class Crops(nn.Module):
@@ -82,11 +86,11 @@ class Crops(nn.Module):
 
     def __init__(
         self, groups: tuple[Group, ...], mean: Tensor, std: Tensor, *, exact: bool = False, clean: int = 0,
-        masks: Masks | None = None, shared_flip: bool = False,
+        masks: Masks | None = None, tiles: Tiles | None = None, shared_flip: bool = False,
     ) -> None:  # fmt: skip
         """mean, std: (C,) in [0, 1] units, what the views are normalised with; clean: side of "clean", 0: none."""
         super().__init__()
-        self.groups, self.exact, self.clean, self.masks = groups, exact, clean, masks
+        self.groups, self.exact, self.clean, self.masks, self.tiles = groups, exact, clean, masks, tiles
         self.shared_flip = shared_flip
         self._numbers = list(zip(mean.tolist(), std.tolist(), strict=True))
         self.register_buffer("mean", mean.float().clone(), persistent=False)
@@ -95,7 +99,7 @@ class Crops(nn.Module):
     def draw(self, count: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Uniforms of `count` pictures: group name -> (count, V, DRAWS) float32 in [0, 1), on the CPU.
 
-        With masks also "mask": (count, V, T) bool, which patches of the whole views are hidden.
+        With masks also "mask": (count, V, T) bool, which patches of the whole views are hidden; with tiles also theirs.
         """
         draws = {g.name: torch.rand(count, len(g.policies), DRAWS, generator=rng) for g in self.groups}
         if self.shared_flip:
@@ -104,7 +108,13 @@ class Crops(nn.Module):
                 uniforms[..., FLIP] = first
         if self.masks:
             draws["mask"] = self.masks.draw(count, len(self.groups[0].policies), rng)
-        return draws
+        return draws | self.tiles.draw(count, rng) if self.tiles else draws
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """What encoders get of each picture: name -> number of views (or tiles), side in pixels."""
+        found = {g.name: (len(g.policies), g.size) for g in self.groups}
+        return found | {"tiles": (self.tiles.count, self.tiles.side)} if self.tiles else found
 
     def crop_boxes(self, draws: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
         """Boxes of the groups in `draws`: sizes (B, 2) -> name -> (B, V, 4) int64 top, left, height, width."""
@@ -147,14 +157,20 @@ class Crops(nn.Module):
             draws: the same rows of `draw`, on the CPU.
 
         Returns:
-            Group name -> (V, B, C, s, s) float32; "clean" -> (1, B, C, s, s); "mask" -> (V, B, T) bool.
+            Group name -> (V, B, C, s, s) float32; "clean" -> (1, B, C, s, s); "mask" -> (V, B, T) bool; "shuffle" ->
+            (1, B, T) uniforms, from which a method takes the order of "tiles" (T, B, C, t, t).
         """
         views: Views = {}
+        normal = Normal(self.mean, self.std, self._numbers)
         for group in self.groups:
             given = images[group.name] if isinstance(images, Mapping) else images
             pixels, sizes = self._checked(given)
-            normal = Normal(self.mean, self.std, self._numbers)
-            views[group.name] = make(group, draws[group.name].cpu(), pixels, sizes, normal, self.exact)
+            crop = partial(make, group, draws[group.name].cpu(), pixels, sizes, exact=self.exact)
+            if self.tiles and group is self.tiles.group:
+                views["tiles"] = self.tiles(crop, draws, normal, self.exact)
+                views["shuffle"] = draws["shuffle"].transpose(0, 1).to(self.mean.device, non_blocking=True)
+            else:
+                views[group.name] = crop(normal)
         if self.clean:
             given = images["clean"][0] if isinstance(images, Mapping) else images
             views["clean"] = self.plain(given, self.clean)[None]
@@ -201,7 +217,13 @@ def _refuse(config: ViewsConfig) -> None:
         bounds = getattr(config, field)
         if bounds is not None and not 0 < bounds[0] <= bounds[1] <= 1:
             raise WrongUse(f"views.{field} {bounds} is not a range of areas; give two numbers, 0 < low <= high <= 1")
-    for field, least in (("views", 1), ("size", 0), ("locals", 0), ("local_size", 0), ("strength", 0)):
+    for field, least in (
+        ("views", 0 if config.tiles.grid else 1),
+        ("size", 0),
+        ("locals", 0),
+        ("local_size", 0),
+        ("strength", 0),
+    ):
         if getattr(config, field) < least:
             raise WrongUse(f"views.{field} is {getattr(config, field)}; give at least {least}")
     if config.policy == "auto":
@@ -220,7 +242,7 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
             have a side of their own; 0: it has none.
 
     Returns:
-        A module with the groups "global" (and "local", "clean" if asked for).
+        A module with the groups "global", "local", "tiles" (and "clean") that are asked for.
 
     Raises:
         WrongUse: an unknown policy, numbers that make no sense, colour operations on pictures that are not RGB, masks
@@ -252,9 +274,10 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
     policies = [known.views[v % len(known.views)] for v in range(config.views)]
     crops = multi_crop(size)
     spare = crops.scale if config.locals and known.local is None else None
-    groups = [
-        Group("global", size, tuple(adapted(p, config.scale or (p.scale and spare) or p.scale) for p in policies))
-    ]
+    groups = []
+    if config.views:
+        scales = [config.scale or (p.scale and spare) or p.scale for p in policies]
+        groups.append(Group("global", size, tuple(adapted(p, s) for p, s in zip(policies, scales, strict=True))))
     if config.locals:
         small = config.local_scale or (known.local and known.local.scale) or crops.local_scale
         if known.local and not config.local_scale and small:
@@ -262,40 +285,17 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         bases = [known.local or known.views[v % len(known.views)] for v in range(config.locals)]
         side = max(patch, crops.size // patch * patch) if patch else crops.size
         groups.append(Group("local", config.local_size or side, tuple(adapted(p, small) for p in bases)))
+    tiles = None
+    if config.tiles.grid:
+        first = known.views[0]
+        policy = adapted(first, config.tiles.scale or config.scale or first.scale)
+        tiles = Tiles(config.tiles, policy, size, config.shared_flip)
+        groups.append(tiles.group)
     if not config.normalise:
         mean, std = torch.zeros(channels), torch.ones(channels)
     masks = None if config.mask == "none" else Masks(config.mask, size // patch, config.mask_ratio, config.mask_share)
     clean = size if config.clean else 0
     return Crops(
-        tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks, shared_flip=config.shared_flip
-    )
-
-
-@torch.no_grad()
-def preview(views: Crops, images: Tensor | Images, rng: torch.Generator, gap: int = 2) -> Tensor:
-    """A picture of what the augmentation does: one row per image, the image itself, then its views.
-
-    Args:
-        views: any Crops; what it normalises is undone.
-        images: (B, C, H, W) uint8 or Images.
-        rng: draws the views.
-        gap: white pixels between the cells.
-
-    Returns:
-        (C, rows, columns) uint8; small crops sit in the corner of their cell.
-    """
-    images = images if isinstance(images, Images) else Images(images)
-    count, size = len(images.pixels), views.groups[0].size
-    made = views(images, views.draw(count, rng))
-    cells = [views.plain(images, size)[None], *(made[g.name] for g in views.groups)]
-    cell = max(x.shape[-1] for x in cells) + gap
-    columns = sum(len(x) for x in cells)
-    channels = len(views.mean)
-    sheet = torch.ones(count, columns, channels, cell, cell)
-    column = 0
-    for group in cells:
-        x = (group * views.std[:, None, None] + views.mean[:, None, None]).cpu()
-        sheet[:, column : column + len(x), :, : x.shape[-1], : x.shape[-1]] = x.transpose(0, 1)
-        column += len(x)
-    grid = sheet.permute(2, 0, 3, 1, 4).reshape(channels, count * cell, columns * cell)
-    return grid.mul(255).round().clamp(0, 255).byte()
+        tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks, tiles=tiles,
+        shared_flip=config.shared_flip,
+    )  # fmt: skip

@@ -1,0 +1,60 @@
+"""A picture of what the augmentation does."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfsight.augment.views import Crops
+from selfsight.core import Images
+
+
+@torch.no_grad()
+def preview(views: Crops, images: Tensor | Images, rng: torch.Generator, gap: int = 2) -> Tensor:
+    """One row per image: the image itself, its views, and its tiles in their places and shuffled.
+
+    Args:
+        views: any Crops; what it normalises is undone. Standardised tiles get a contrast that shows them.
+        images: (B, C, H, W) uint8 or Images.
+        rng: draws the views.
+        gap: white pixels between the cells.
+
+    Returns:
+        (C, rows, columns) uint8; small crops sit in the corner of their cell.
+    """
+    images = images if isinstance(images, Images) else Images(images)
+    count, size = len(images.pixels), views.groups[0].size
+    made = views(images, views.draw(count, rng))
+    mean, std = views.mean[:, None, None], views.std[:, None, None]
+    cells = [views.plain(images, size)[None] * std + mean]
+    for group in views.groups:
+        if views.tiles and group is views.tiles.group:
+            standardised = views.tiles.config.standardise
+            tiles = made["tiles"] * 0.2 + 0.5 if standardised else made["tiles"] * std + mean
+            cells += [puzzle(tiles)[None], puzzle(shuffled(tiles, made["shuffle"][0].argsort(1)))[None]]
+        else:
+            cells.append(made[group.name] * std + mean)
+    cell = max(x.shape[-1] for x in cells) + gap
+    columns = sum(len(x) for x in cells)
+    channels = len(views.mean)
+    sheet = torch.ones(count, columns, channels, cell, cell)
+    column = 0
+    for x in cells:
+        sheet[:, column : column + len(x), :, : x.shape[-1], : x.shape[-1]] = x.cpu().transpose(0, 1)
+        column += len(x)
+    grid = sheet.permute(2, 0, 3, 1, 4).reshape(channels, count * cell, columns * cell)
+    return grid.mul(255).round().clamp(0, 255).byte()
+
+
+def puzzle(tiles: Tensor, gap: int = 1) -> Tensor:
+    """Tiles in [0, 1] side by side with white lines between: (T, B, C, t, t), row by row -> (B, C, S, S)."""
+    grid, side = round(len(tiles) ** 0.5), tiles.shape[-1] + gap
+    sheet = F.pad(tiles, (0, gap, 0, gap), value=1.0).unflatten(0, (grid, grid))  # (row, column, B, C, y, x)
+    sheet = sheet.permute(2, 3, 0, 4, 1, 5).reshape(*tiles.shape[1:3], grid * side, grid * side)
+    return sheet[..., : -gap or None, : -gap or None]
+
+
+def shuffled(tiles: Tensor, order: Tensor) -> Tensor:
+    """(T, B, ...) and which tile comes to each place, (B, T) -> (T, B, ...)."""
+    return tiles[order.mT, torch.arange(tiles.shape[1], device=tiles.device)]
