@@ -132,7 +132,7 @@ class Method(nn.Module):
     def check(self, batch: int, part: int) -> None:
         """Raise WrongUse if the settings do not fit the numbers of pictures.
 
-        batch: that a loss sees, over all processes. part: that one process encodes at a time.
+        batch: that a loss sees, over all processes. part: that one process encodes at a time. `self.views` is set.
         """
 
     def study(self) -> dict[str, Tensor]:

@@ -165,7 +165,6 @@ def build(
             f"--batch-size {run.batch_size} (--accumulate {run.accumulate}, --micro-batch {run.micro_batch}) does not "
             f"divide among {world} processes: choose multiples of {world}"
         )
-    method.check(batch, (run.micro_batch or batch) // world)
     method.views = train_data.views = augment.build(
         run.views, run.image_size, data.channels, data.mean, data.std, int(getattr(encoder, "patch", 0))
     )
@@ -173,6 +172,7 @@ def build(
     flags = {"global": "views.size", "local": "views.local-size", "tiles": "views.tiles.size"}
     for name, (_, side) in method.views.shapes.items():
         encoders.check_side(encoder, side, flags[name])
+    method.check(batch, (run.micro_batch or batch) // world)
     if world > 1:
         sync_batch_norm(method)
     if run.checkpoint_activations:

@@ -193,6 +193,18 @@ ENTRIES: dict[str, Entry] = {
         "arXiv 1906.00910",
         "paper",
     ),
+    "cpc": Entry(
+        (Policy(scale=(0.75, 0.75), ratio=(1.0, 1.0), brightness=0.125, contrast=0.5, saturation=0.5, hue=0.2, gray=0.25),),
+        "CPC v2 for large pictures: crops of 260 px from 300 px, the colours of Inception, gray 0.25; meant for each patch",
+        "arXiv 1905.09272; its AutoAugment and elastic operations are left out",
+        "paper",
+    ),
+    "cpc-v1": Entry(
+        (Policy(scale=(0.73, 0.73), ratio=(1.0, 1.0), jitter=0.0, gray=1.0),),
+        "CPC v1: crops of 256 px from 300 px, always gray",
+        "arXiv 1807.03748",
+        "paper",
+    ),
     "seed001": Entry(
         (replace(_MOCO, colour_first=True),),
         "Jitter and gray before a crop of at least 0.2, the same for both views, no blur",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import nn
 
-from selfsight.encoders import amdim, regnet, stems, vit
+from selfsight.encoders import amdim, cpc, regnet, stems, vit
 from selfsight.encoders.alexnet import AlexNet
 from selfsight.encoders.amdim import MultiScale as MultiScale
 from selfsight.encoders.blocks import blocks_of as blocks_of
@@ -37,7 +37,8 @@ class EncoderConfig:
     sobel: bool = False
     """The network sees Sobel edges instead of colours (2 channels), as DeepCluster does."""
     patch: int = 0
-    """Transformers: side of a patch in pixels; 0: 4 up to 48 px, 8 up to 128 px, else 16."""
+    """Transformers: side of a patch in pixels; 0: 4 up to 48 px, 8 up to 128 px, else 16. CPC's networks: 0: a quarter of the
+    picture's side."""
     drop_path: float = 0.0
     """Transformers: how often a residual branch of the last block is left out in training; linearly less before it."""
     pool: Literal["cls", "mean"] = "cls"
@@ -103,6 +104,11 @@ def _amdim(name: str, channels: int, image_size: int, config: EncoderConfig) -> 
     return amdim.AMDIMNet(name, channels, image_size)
 
 
+def _cpc(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
+    _only(name, config, "patch")
+    return cpc.CPCNet(name, channels, image_size, config.patch)
+
+
 def _fastnet(channels: int, image_size: int, config: EncoderConfig, **widths: tuple[int, ...]) -> nn.Module:
     _only("fastnet", config)
     return FastNet(channels=channels, **widths)
@@ -151,6 +157,10 @@ ENCODERS: dict[str, Encoder] = {
             partial(_amdim, name), f"AMDIM's network of base width {shape.width} and depth {shape.depth}, D = {shape.dim}"
         )
         for name, shape in amdim.SHAPES.items()
+    },
+    **{
+        name: Encoder(partial(_cpc, name), f"CPC's network for patches, {sum(shape.blocks)} blocks, D = {shape.dim}")
+        for name, shape in cpc.SHAPES.items()
     },
     **{
         name: Encoder(

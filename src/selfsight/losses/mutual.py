@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -50,3 +51,25 @@ def amdim(source: Tensor, target: Tensor, clip: float, weight: float, rows: Tens
 
     rows = torch.arange(len(source), device=source.device) if rows is None else rows
     return by_rows(part, source, rows, width=count * places) / len(source)
+
+
+@full_precision
+def cpc(prediction: Tensor, target: Tensor, rows: Tensor | None = None) -> Tensor:
+    """CPC: Data-Efficient Image Recognition with Contrastive Predictive Coding (arXiv 1905.09272), InfoNCE over locations.
+
+    -log softmax of prediction_nij . target over the targets of all locations of all pictures, at picture n, row i + k,
+    column j; the mean over predictions. k is how many rows the predictions miss.
+
+    prediction: (B, H - k, W, D). target: (N, H, W, D), gathered with gradient. rows: (B,) int64, which pictures the
+    predictions are of; default: the first B. Gradients flow through both.
+    """
+    places = target.shape[1] * target.shape[2]
+    keys = target.flatten(0, 2)
+    below = torch.arange(places - prediction[0, ..., 0].numel(), places, device=target.device)
+    rows = torch.arange(len(prediction), device=target.device) if rows is None else rows
+    labels = rows[:, None] * places + below  # (B, (H - k) W)
+
+    def part(prediction: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(prediction @ keys.T, labels, reduction="sum")
+
+    return by_rows(part, prediction.flatten(0, 2), labels.flatten(), width=len(keys)) / labels.numel()

@@ -5,6 +5,7 @@ from selfsight.errors import WrongUse, perhaps
 from selfsight.methods.amdim import AMDIM
 from selfsight.methods.barlowtwins import BarlowTwins
 from selfsight.methods.byol import BYOL
+from selfsight.methods.cpc import CPC
 from selfsight.methods.deepcluster import DeepCluster
 from selfsight.methods.deepclusterv2 import DeepClusterV2
 from selfsight.methods.dino import DINO
@@ -54,6 +55,7 @@ METHODS: dict[str, type[Method]] = {
     "dinov2": DINOv2,
     "msn": MSN,
     "amdim": AMDIM,
+    "cpc": CPC,
     "supcon": SupCon,
     "supervised": Supervised,
 }

@@ -13,6 +13,7 @@ from selfsight.encoders import EncoderConfig
 from selfsight.methods.amdim import AMDIMConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
+from selfsight.methods.cpc import CPCConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
 from selfsight.methods.deepclusterv2 import DeepClusterV2Config
 from selfsight.methods.dino import DINOConfig
@@ -45,6 +46,7 @@ from selfsight.recipes.common import (
     ENCODERS_OF,
     clipped_lars,
     net_of,
+    patches,
     sgd,
     views_of,
 )
@@ -160,6 +162,13 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, dict[str, Any]]] =
         ScheduleConfig(name="multistep", warmup_epochs=500 / (45000 // 200), milestones=(250 / 300, 280 / 300), gamma=0.2),
         {"policy": "amdim-cifar"},
     ),
+    # published re-implementations on small pictures: Adam, batch 64 to 128, 7 x 7 patches of 8 px, offsets 2 to 4
+    "cpc": (
+        CPCConfig(furthest=4),
+        OptimizerConfig(name="adam", lr=2e-4, scaling="none", weight_decay=0.0),
+        COSINE10,
+        {"policy": "amdim-cifar", "tiles": patches(8)},
+    ),
     "supcon": (SupConConfig(hidden=2048, dim=256), sgd(0.4, 1e-5), COSINE10, _STRONG),
     "supervised": (SupervisedConfig(), sgd(0.1, 5e-4), ScheduleConfig(name="cosine", warmup_epochs=5),
                    {"policy": "deepcluster", **CROP_AND_FLIP}),
@@ -186,12 +195,12 @@ _LONG: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-_BATCHES = {"empssl": 100, "amdim": 200}
+_BATCHES = {"empssl": 100, "amdim": 200, "cpc": 128}
 _VIT = dict.fromkeys(("ibot", "dinov2", "msn"), EncoderConfig(drop_path=0.1))
 
 
 def cifar10(method: str, epochs: int) -> Run[Any]:
-    """ResNet-18 (masks: ViT-S/4, AMDIM: its own), batch 256 (EMP-SSL: 100, AMDIM: 200), k-NN with k = 200 every 10 epochs."""
+    """ResNet-18 (masks: ViT-S/4, AMDIM, CPC: their own), batch 256 (EMP-SSL 100, AMDIM 200, CPC 128), k-NN with k = 200 every 10 epochs."""
     config, optimizer, schedule, views = _TABLE[method]
     run = Run(
         config, data="cifar10", encoder=ENCODERS_OF.get(method, ("", "vit-small" if method in _VIT else "resnet18"))[1],

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from selfsight.augment import TilesConfig
 from selfsight.encoders import EncoderConfig
 from selfsight.methods.amdim import AMDIMConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
+from selfsight.methods.cpc import CPCConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
 from selfsight.methods.deepclusterv2 import DeepClusterV2Config
 from selfsight.methods.dino import DINOConfig
@@ -36,7 +38,7 @@ from selfsight.methods.tico import TiCoConfig
 from selfsight.methods.vicreg import VICRegConfig
 from selfsight.methods.wmse import WMSEConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
-from selfsight.recipes.common import net_of, views_of
+from selfsight.recipes.common import net_of, patches, views_of
 from selfsight.run import Run
 
 MUON = OptimizerConfig(
@@ -79,13 +81,15 @@ _SMALL: dict[str, Any] = {
     "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
     "amdim": AMDIMConfig(),
+    "cpc": CPCConfig(furthest=3, blocks=3, width=64),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
 
 # Who hides patches needs an encoder that has some. A mean over patches learns sooner than a class token.
 _ENCODERS = {"ibot": "vit-mini", "dinov2": "vit-mini", "msn": "vit-mini"}
-_OWN = {"amdim": "amdim-mini"}
+_OWN = {"amdim": "amdim-mini", "cpc": "cpc-mini"}
+_PATCHES = {"cpc": EncoderConfig(patch=10)}
 _MEAN = EncoderConfig(pool="mean")
 
 # On `shapes`, where colour means nothing, all views are gray with strong jitter: else small networks answer by colour, and
@@ -101,6 +105,7 @@ _VIEWS: dict[str, dict[str, Any]] = {
     "dinov2": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "msn": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "amdim": {"size": 32, "scale": (0.3, 1.0)},
+    "cpc": {"size": 0, "scale": (0.5, 1.0), "tiles": patches(10, grid=5)},  # of 30 px
 }
 
 # Whose labels change all along: with a rate that falls to nothing the last ones would not be learnt.
@@ -119,16 +124,16 @@ def cpu(method: str, data: str) -> Run[Any]:
     views: dict[str, Any] = {"size": 24, "scale": (0.2, 1.0), **_VIEWS.get(method, {})}
     if data == "cifar10" and method in _NO_NEGATIVES:
         views["policy"] = "simclr-cifar"
-    if data == "cifar10" and method == "amdim":
-        views["scale"] = None  # its policy moves pictures
+    if data == "cifar10" and method in _OWN:
+        views["scale"] = None  # their policy moves pictures
     if data == "shapes":
         views |= {**_STRONG, "gray": 1.0}
         if method in _ENCODERS:  # 25 and 9 patches of 4 px
             views |= {"size": 20, "local_size": 12}
     return Run(
         _SMALL[method], data=data, encoder={**_ENCODERS, **_OWN}.get(method, "fastnet"), image_size=32,
-        net=_MEAN if method in _ENCODERS else net_of(method, resnet=False),
-        batch_size=128 if data == "shapes" or method in _NO_NEGATIVES else 256,  # without negatives, steps count more
+        net={**dict.fromkeys(_ENCODERS, _MEAN), **_PATCHES}.get(method, net_of(method, resnet=False)),
+        batch_size=128 if data == "shapes" or method in (*_NO_NEGATIVES, "cpc") else 256,  # steps count more
         views=views_of(method, **views), optimizer=MUON,
         schedule=ScheduleConfig(
             name="constant" if method in _RELABELLED else "cosine", warmup_epochs=0.05 * length["epochs"]
@@ -139,8 +144,8 @@ def cpu(method: str, data: str) -> Run[Any]:
 def any_folder(method: str) -> Run[Any]:
     """A folder of pictures: encoder, policy, batch and epochs follow the data (see `resolve`)."""
     base = cpu(method, "shapes")
-    views = views_of(method, views=base.views.views)
-    return replace(base, encoder="auto", epochs="auto", batch_size="auto", image_size="auto", views=views)
+    views = views_of(method, views=base.views.views, tiles=TilesConfig(grid=7) if base.views.tiles.grid else TilesConfig())
+    return replace(base, net=EncoderConfig() if method in _PATCHES else base.net, encoder="auto", epochs="auto", batch_size="auto", image_size="auto", views=views)
 
 
 def tiny(method: str) -> Run[Any]:
@@ -170,20 +175,21 @@ def tiny(method: str) -> Run[Any]:
         "dinov2": DINOv2Config(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
         "msn": MSNConfig(hidden=64, dim=32, prototypes=32, momentum=0.9),
         "amdim": AMDIMConfig(),
+        "cpc": CPCConfig(furthest=2, blocks=2, width=16, dim=16),
         "supcon": SupConConfig(hidden=64, dim=32),
         "supervised": SupervisedConfig(),
     }[method]
     more: dict[str, dict[str, Any]] = {
         **{name: {"locals": 2, "local_size": 12} for name in ("swav", "deepclusterv2", "dino", "ibot", "dinov2", "msn")},
-        "lejepa": {"locals": 1, "local_size": 12}, "empssl": {"views": 4}
+        "lejepa": {"locals": 1, "local_size": 12}, "empssl": {"views": 4}, "cpc": {"tiles": patches(8, grid=3)}
     }  # fmt: skip
     rates = {"empssl": 0.002, "supcon": 0.03}
     sgd = OptimizerConfig(name="sgd", lr=rates.get(method, 0.1), weight_decay=1e-4)
     adam = OptimizerConfig(
         name="adamw", lr=4e-3, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3, clip_per="tensor"
     )
-    side = 32 if method in _OWN else 16
-    encoder = {**dict.fromkeys(_ENCODERS, "vit-toy"), "amdim": "amdim-toy"}.get(method, "fastnet-tiny")
+    side = 32 if method == "amdim" else 16
+    encoder = {**dict.fromkeys(_ENCODERS, "vit-toy"), "amdim": "amdim-toy", "cpc": "cpc-toy"}.get(method, "fastnet-tiny")
     return Run(
         config, data=f"shapes:{side}:640", encoder=encoder, net=net_of(method, resnet=False), image_size=side,
         batch_size=64, epochs=4, holdout=128, views=views_of(method, **more.get(method, {})),
