@@ -352,23 +352,28 @@ BENCHMARKS = {
 }
 
 
-def main() -> None:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
-    names = sys.argv[1:] or list(BENCHMARKS)
-    machine = {
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    found = {
         "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
         "torch": torch.__version__, "python": platform.python_version(), "when": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        machine["cpu"] = next(
+        found["cpu"] = next(
             (line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line), "?"
         )
+    return found
+
+
+def main() -> None:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    names = sys.argv[1:] or list(BENCHMARKS)
     RESULTS.mkdir(exist_ok=True)
     for name in names:
         with tempfile.TemporaryDirectory() as home:
             os.environ["SELFSIGHT_HOME"] = home
-            found = {**BENCHMARKS[name](), "machine": machine}
+            found = {**BENCHMARKS[name](), "machine": machine()}
         (RESULTS / f"speed-{name}.json").write_text(json.dumps(found, indent=2) + "\n")
         print(name, json.dumps(found, indent=2), flush=True)
 

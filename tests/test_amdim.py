@@ -200,7 +200,11 @@ def test_many_logits_are_made_in_parts(name: str, monkeypatch: pytest.MonkeyPatc
     for most in (mutual.LOGITS, 100):
         monkeypatch.setattr(mutual, "LOGITS", most)
         a = numbers(6, 4).requires_grad_() if name == "amdim" else numbers(6, 3, 3, 4).requires_grad_()
-        b = numbers(6, 5, 4, seed=1).requires_grad_() if name == "amdim" else numbers(6, 5, 3, 4, seed=1).requires_grad_()
+        b = (
+            numbers(6, 5, 4, seed=1).requires_grad_()
+            if name == "amdim"
+            else numbers(6, 5, 3, 4, seed=1).requires_grad_()
+        )
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: (sizes.append(x.numel()), x)[1], lambda x: x):
             loss = amdim(a, b, 20.0, 0.05) if name == "amdim" else losses.cpc(a, b)

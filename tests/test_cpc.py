@@ -79,7 +79,7 @@ def test_a_patch_does_not_see_other_patches() -> None:
 def test_the_context_sees_nothing_below(blocks: int) -> None:
     """By gradient: row i sees rows i - blocks to i, and columns up to `blocks` away."""
     torch.manual_seed(0)
-    net = Direction(CPCConfig(nearest=2, furthest=5, blocks=blocks, width=16, dim=8), 12).double()
+    net = Direction(CPCConfig(blocks=blocks, width=16, dim=8), range(2, 6), 12).double()
     for p in net.parameters():
         nn.init.normal_(p, std=0.5)
     z = numbers(2, 12, 7, 7).requires_grad_()
@@ -99,7 +99,7 @@ def test_the_context_sees_nothing_below(blocks: int) -> None:
 
 def test_predictions_come_from_rows_above_their_targets() -> None:
     torch.manual_seed(0)
-    net = Direction(CPCConfig(nearest=2, furthest=3, blocks=2, width=8, dim=4), 6).double()
+    net = Direction(CPCConfig(blocks=2, width=8, dim=4), range(2, 4), 6).double()
     z = numbers(1, 6, 5, 4).requires_grad_()
     target, two, three = net(z)
     assert target.shape == (1, 5, 4, 4)
@@ -122,7 +122,12 @@ def slow(prediction: Tensor, target: Tensor, rows: list[int]) -> float:
     for b, own in enumerate(rows):
         for i in range(high - k):
             for j in range(wide):
-                scores = [float(prediction[b, i, j] @ target[m, r, c]) for m in range(n) for r in range(high) for c in range(wide)]
+                scores = [
+                    float(prediction[b, i, j] @ target[m, r, c])
+                    for m in range(n)
+                    for r in range(high)
+                    for c in range(wide)
+                ]
                 label = own * high * wide + (i + k) * wide + j
                 total += math.log(sum(math.exp(s) for s in scores)) - scores[label]
                 count += 1
@@ -163,7 +168,10 @@ def test_both_sides_get_gradients() -> None:
 def method_of(grid: int = 5, encoder: str = "cpc-toy", **changes: Any) -> tuple[Any, Any]:
     run, data = tiny("cpc")
     run = replace(
-        run, encoder=encoder, method=replace(run.method, **changes), views=replace(run.views, tiles=patches(8, grid=grid, stride=2))
+        run,
+        encoder=encoder,
+        method=replace(run.method, **changes),
+        views=replace(run.views, tiles=patches(8, grid=grid, stride=2)),
     )
     method, _, pictures = make_double(run, data)
     return method, pictures
@@ -209,6 +217,14 @@ def test_a_single_offset() -> None:
     assert out["below3"].shape == (4, 4, 2, 5, 16)
 
 
+@pytest.mark.parametrize(
+    ("grid", "furthest", "expected"), [(3, 5, [2]), (5, 5, [2, 3, 4]), (7, 5, [2, 3, 4, 5]), (7, 3, [2, 3])]
+)
+def test_offsets_reach_as_far_as_the_grid(grid: int, furthest: int, expected: list[int]) -> None:
+    method, _ = method_of(grid, furthest=furthest)
+    assert list(method.offsets) == expected
+
+
 def test_untrained_it_guesses() -> None:
     """The small scale: the first loss is nearly that of equal scores."""
     method, pictures = method_of(furthest=4)
@@ -250,10 +266,10 @@ def test_a_picture_of_patches_is_mirrored_as_a_whole_and_coloured_patch_by_patch
 def test_encoders_that_leak_and_grids_that_are_too_small_are_refused() -> None:
     with pytest.raises(WrongUse, match="batch normalisation.*cpc-small"):
         CPC(CPCConfig(), encoders.build("resnet18", 3, 32), None)  # type: ignore[arg-type]
-    CPC(CPCConfig(), encoders.build("resnet18", 3, 32, EncoderConfig(norm="group")), None)  # type: ignore[arg-type]
     run, data = tiny("cpc")
-    with pytest.raises(WrongUse, match=r"method\.furthest is 3, and the grid has 3 rows: choose at most 2"):
-        make(replace(run, method=replace(run.method, furthest=3)), data)
+    make(run, data, encoders.build("resnet18", 3, 16, EncoderConfig(norm="group")))
+    with pytest.raises(WrongUse, match=r"method\.nearest is 3, and the grid has 3 rows"):
+        make(replace(run, method=replace(run.method, nearest=3, furthest=3)), data)
     with pytest.raises(WrongUse, match=r"tiles have 12 px and the encoder's patches 8: set --net\.patch 12"):
         make(replace(run, views=replace(run.views, tiles=patches(12, grid=3))), data)
     with pytest.raises(WrongUse, match=r"method\.furthest 1 is below method\.nearest 2"):

@@ -30,7 +30,7 @@ from test_losses_redundancy import slow_barlow, slow_emp, slow_sigreg, slow_tico
 class Facts:
     """What a method may know of the data."""
 
-    image_size, channels, classes = 8, 3, 4
+    image_size, channels, classes, tiles = 8, 3, 4, 0
 
 
 class Net(nn.Module):

@@ -19,7 +19,7 @@ from tiny import losses, make, tiny
 class Facts:
     """What a method may know of the data."""
 
-    image_size, channels, classes = 8, 3, 4
+    image_size, channels, classes, tiles = 8, 3, 4, 0
 
     def __init__(self, images):
         self.images = images

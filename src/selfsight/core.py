@@ -65,6 +65,7 @@ class Data(Protocol):
 
     image_size: int  #: side of a whole view in pixels
     channels: int
+    tiles: int  #: tiles that a picture is cut into, 0: none
     classes: int  #: number of classes, 0 without labels: for the supervised reference points
 
     def __len__(self) -> int:
@@ -132,7 +133,7 @@ class Method(nn.Module):
     def check(self, batch: int, part: int) -> None:
         """Raise WrongUse if the settings do not fit the numbers of pictures.
 
-        batch: that a loss sees, over all processes. part: that one process encodes at a time. `self.views` is set.
+        batch: that a loss sees, over all processes. part: that one process encodes at a time.
         """
 
     def study(self) -> dict[str, Tensor]:
@@ -165,6 +166,13 @@ class Method(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, S, S) normalised -> (B, D) the head's output, for the health monitors; default: the encoder's."""
         return self.encoder(images)
+
+    def solve(self, views: Views) -> tuple[Tensor, Tensor] | None:
+        """Of a method that puts tiles in order: which tile lies in each place of its puzzles, and what it takes them for.
+
+        (B, T) int64 each. The report shows them.
+        """
+        return None
 
     def constant_loss(self, batch: int) -> float | None:
         """The loss of constant outputs at this global batch size, a sign of collapse; None: it has no such value."""

@@ -1,4 +1,7 @@
-"""Modules that two methods share. Legend: V views, B batch, C channels, D features, K prototypes, Q rows of a queue."""
+"""Modules that two methods share.
+
+Legend: V views, B batch, C channels, D features, K prototypes, N pictures, Q rows of a queue.
+"""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -11,6 +14,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from selfsight import distributed
+from selfsight.core import Step
 from selfsight.rng import Stream, generator
 
 Norm = Literal["none", "batch", "batch-scale", "batch-plain", "layer"]
@@ -137,6 +141,47 @@ class Queue(nn.Module):
         size = len(self.rows)
         self.rows.copy_(torch.cat([rows.to(self.rows.dtype), self.rows])[:size])
         self.filled.add_(len(rows)).clamp_(max=size)
+
+
+class Memory(nn.Module):
+    """A unit row for every picture, `rows` (N, D), that follows what the network makes of it; random at the start."""
+
+    rows: Tensor
+    normaliser: Tensor
+
+    def __init__(self, count: int, dim: int):
+        super().__init__()
+        start = torch.randn(count, dim, generator=generator(0, Stream.INIT, count, dim))
+        self.register_buffer("rows", F.normalize(start, dim=1))
+        self.register_buffer("normaliser", torch.ones(()))  # Z / N of NCE
+
+    def asked(self, index: Tensor, count: int, step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        """Own rows of the pictures `index` (B,) and `count` random ones, the same for all pictures of a step.
+
+        (B, D), (K, D), and (B, K) bool where one of these is the picture's own. All rows if `count` is N or more.
+        """
+        total = len(self.rows)
+        chosen = torch.arange(total) if count >= total else torch.randint(total, (count,), generator=step.fresh())
+        chosen = chosen.to(index.device, non_blocking=True)
+        return self.rows[index], self.rows[chosen], index[:, None] == chosen
+
+    def mean_score(self, logits: Sequence[Tensor], step: Step) -> Tensor:
+        """Z / N of NCE, (): the mean of exp(logits) at the first step, over all processes; it stays for the whole run."""
+        if step.index:
+            return self.normaliser
+        mean = torch.stack([x.detach().exp().mean() for x in logits]).mean()
+        return distributed.all_sum(mean) / distributed.world()
+
+    @torch.no_grad()
+    def follow(self, index: Tensor, rows: Tensor, momentum: float) -> None:
+        """m <- m * momentum + row * (1 - momentum), to unit length, at `index` (B,); rows (B, D) have unit length.
+
+        Of a picture that comes twice the last row counts, on every device.
+        """
+        place = torch.arange(len(index), device=index.device)
+        last = torch.where(index[:, None] == index, place, 0).amax(1)
+        mean = torch.lerp(rows[last].to(self.rows.dtype), self.rows[index], momentum)
+        self.rows.index_copy_(0, index, F.normalize(mean, dim=1))
 
 
 class Prototypes(nn.Module):

@@ -49,6 +49,7 @@ class Pictures:
         self.part, self.image_size, self.channels, self.device = part, image_size, channels, device
         self.classes = classes
         self.views: Any = None  # set by `build`, since the views are built with the method
+        self.tiles = 0  # as well
 
     def __len__(self) -> int:
         return len(self.part)
@@ -157,7 +158,12 @@ def build(
     if encoder is None:
         encoder = encoders.build(run.encoder, data.channels, run.image_size, run.net)
     train_data = Pictures(data.train, run.image_size, data.channels, device, len(data.classes or ()))
+    train_data.views = augment.build(
+        run.views, run.image_size, data.channels, data.mean, data.std, int(getattr(encoder, "patch", 0))
+    )
+    train_data.tiles = run.views.tiles.grid**2
     method = cls(run.method, encoder, train_data)
+    method.views = train_data.views
     assert isinstance(run.batch_size, int)
     batch, world = run.batch_size // run.accumulate, distributed.world()
     if batch % world or run.micro_batch % world:  # torchrun's processes, which the settings do not know of
@@ -165,14 +171,11 @@ def build(
             f"--batch-size {run.batch_size} (--accumulate {run.accumulate}, --micro-batch {run.micro_batch}) does not "
             f"divide among {world} processes: choose multiples of {world}"
         )
-    method.views = train_data.views = augment.build(
-        run.views, run.image_size, data.channels, data.mean, data.std, int(getattr(encoder, "patch", 0))
-    )
+    method.check(batch, (run.micro_batch or batch) // world)
     encoders.check_side(encoder, run.image_size, "image-size")
     flags = {"global": "views.size", "local": "views.local-size", "tiles": "views.tiles.size"}
     for name, (_, side) in method.views.shapes.items():
         encoders.check_side(encoder, side, flags[name])
-    method.check(batch, (run.micro_batch or batch) // world)
     if world > 1:
         sync_batch_norm(method)
     if run.checkpoint_activations:

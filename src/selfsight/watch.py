@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from selfsight import checkpoint, distributed, health, measure
-from selfsight.analysis import save_attention
+from selfsight.analysis import save_attention, save_puzzles
 from selfsight.encoders import TokenEncoder
 from selfsight.session import Session, due
 from selfsight.track import Tracker
@@ -188,10 +188,12 @@ def _export_steps(every: float, per_epoch: int, total: int) -> set[int]:
 
 
 def save_pictures(session: Session, folder: Path) -> None:
-    """Pictures for the report: neighbours of samples, attention maps of a transformer, and a grid of views."""
+    """Pictures for the report: neighbours of samples, attention maps of a transformer, puzzles, and a grid of views."""
     figures = folder / "figures"
     if isinstance(session.method.encoder, TokenEncoder):
         save_attention(session.train, session.method.encoder, session.run.seed, figures / "attention.png")
+    if session.run.views.tiles.grid:
+        save_puzzles(session.train, session.method, session.run.seed, figures / "puzzles.png")
     held = session.held or session.train
     arrays = measure.nearest_pictures(session.method.encoder, session.train, held, session.run.seed)
     if distributed.rank() != 0:  # every process takes part in the search, the first one writes

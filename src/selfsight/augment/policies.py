@@ -175,6 +175,18 @@ ENTRIES: dict[str, Entry] = {
         "crop and flip of arXiv 1807.05520; jitter is our addition",
         "ours",
     ),
+    "jigsaw": Entry(
+        (Policy(scale=None, interpolation="bilinear", jitter=0.0, gray=0.3),),
+        "Jigsaw puzzles: the central square, flipped at random, 0.3 gray",
+        "arXiv 1603.09246, section 4.1",
+        "paper",
+    ),
+    "jigsaw-vissl": Entry(
+        (Policy(scale=None, interpolation="bilinear", jitter=0.0, gray=0.66),),
+        "Jigsaw puzzles for a ResNet-50: 0.66 gray",
+        "arXiv 1905.01235, code",
+        "code",
+    ),
     "svhn": Entry(
         (replace(_SIMCLR_CIFAR, scale=None, flip=0.0),),
         "Digits: no crop and no flip, colours of simclr-cifar; add --views.rotate 0.33",
@@ -194,7 +206,11 @@ ENTRIES: dict[str, Entry] = {
         "paper",
     ),
     "cpc": Entry(
-        (Policy(scale=(0.75, 0.75), ratio=(1.0, 1.0), brightness=0.125, contrast=0.5, saturation=0.5, hue=0.2, gray=0.25),),
+        (
+            Policy(
+                scale=(0.75, 0.75), ratio=(1.0, 1.0), brightness=0.125, contrast=0.5, saturation=0.5, hue=0.2, gray=0.25
+            ),
+        ),
         "CPC v2 for large pictures: crops of 260 px from 300 px, the colours of Inception, gray 0.25; meant for each patch",
         "arXiv 1905.09272; its AutoAugment and elastic operations are left out",
         "paper",

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsight.augment.tiles import shuffled
 from selfsight.augment.views import Crops
 from selfsight.core import Images
 
@@ -30,8 +31,7 @@ def preview(views: Crops, images: Tensor | Images, rng: torch.Generator, gap: in
     cells = [views.plain(images, size)[None] * std + mean]
     for group in views.groups:
         if views.tiles and group is views.tiles.group:
-            standardised = views.tiles.config.standardise
-            tiles = made["tiles"] * 0.2 + 0.5 if standardised else made["tiles"] * std + mean
+            tiles = plain_tiles(views, made["tiles"])
             cells += [puzzle(tiles)[None], puzzle(shuffled(tiles, made["shuffle"][0].argsort(1)))[None]]
         else:
             cells.append(made[group.name] * std + mean)
@@ -47,14 +47,16 @@ def preview(views: Crops, images: Tensor | Images, rng: torch.Generator, gap: in
     return grid.mul(255).round().clamp(0, 255).byte()
 
 
+def plain_tiles(views: Crops, tiles: Tensor) -> Tensor:
+    """Tiles (T, B, C, t, t) without normalisation, about in [0, 1]; standardised ones in a contrast that shows them."""
+    if views.tiles and views.tiles.config.standardise:
+        return tiles * 0.2 + 0.5
+    return tiles * views.std[:, None, None] + views.mean[:, None, None]
+
+
 def puzzle(tiles: Tensor, gap: int = 1) -> Tensor:
     """Tiles in [0, 1] side by side with white lines between: (T, B, C, t, t), row by row -> (B, C, S, S)."""
     grid, side = round(len(tiles) ** 0.5), tiles.shape[-1] + gap
     sheet = F.pad(tiles, (0, gap, 0, gap), value=1.0).unflatten(0, (grid, grid))  # (row, column, B, C, y, x)
     sheet = sheet.permute(2, 3, 0, 4, 1, 5).reshape(*tiles.shape[1:3], grid * side, grid * side)
     return sheet[..., : -gap or None, : -gap or None]
-
-
-def shuffled(tiles: Tensor, order: Tensor) -> Tensor:
-    """(T, B, ...) and which tile comes to each place, (B, T) -> (T, B, ...)."""
-    return tiles[order.mT, torch.arange(tiles.shape[1], device=tiles.device)]

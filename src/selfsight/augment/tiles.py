@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsight.augment.apply import DRAWS, Group, Normal, make
+from selfsight.augment.permutations import permutations as permutations
 from selfsight.augment.policies import Policy
 from selfsight.errors import WrongUse
 
@@ -156,3 +157,8 @@ def standardised(tiles: Tensor) -> Tensor:
     """Mean 0 and deviation 1 of each channel of each tile, (..., t, t); one without contrast becomes 0."""
     deviation, mean = torch.std_mean(tiles, (-2, -1), correction=0, keepdim=True)
     return (tiles - mean).div_(torch.where(deviation < _FLAT, 1, deviation))
+
+
+def shuffled(tiles: Tensor, order: Tensor) -> Tensor:
+    """(T, B, ...) and which tile comes to each place, (B, T) -> (T, B, ...). The inverse has `order.argsort(1)`."""
+    return tiles[order.mT, torch.arange(tiles.shape[1], device=tiles.device)]

@@ -154,7 +154,8 @@ ENCODERS: dict[str, Encoder] = {
     "alexnet": Encoder(_alexnet, "AlexNet with batch normalisation, D = 4096 before the last ReLU; 1024 below 128 px"),
     **{
         name: Encoder(
-            partial(_amdim, name), f"AMDIM's network of base width {shape.width} and depth {shape.depth}, D = {shape.dim}"
+            partial(_amdim, name),
+            f"AMDIM's network of base width {shape.width} and depth {shape.depth}, D = {shape.dim}",
         )
         for name, shape in amdim.SHAPES.items()
     },

@@ -91,13 +91,18 @@ class AMDIMNet(nn.Module):
         super().__init__()
         if image_size not in _SIDES:
             known = ", ".join(map(str, _SIDES))
-            raise WrongUse(f"{name} is built for pictures of {known} px, not {image_size}: set --image-size to one of them")
+            raise WrongUse(
+                f"{name} is built for pictures of {known} px, not {image_size}: set --image-size to one of them"
+            )
         width, self.dim, depth = SHAPES[name]
         self.side = image_size  #: the one side that it can see
         stem, blocks = _SIDES[image_size]
         layers: list[nn.Module] = []
         for kernel, stride, padding in stem:
-            layers += [nn.Conv2d(channels, width, kernel, stride, padding, padding_mode="reflect"), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Conv2d(channels, width, kernel, stride, padding, padding_mode="reflect"),
+                nn.ReLU(inplace=True),
+            ]
             channels = width
         if image_size == 32:
             layers.append(Residual(width, width, 1, 1))
@@ -115,7 +120,9 @@ class AMDIMNet(nn.Module):
         """(B, C, S, S) -> features (B, R), maps (B, widths[0], 7, 7) and (B, widths[1], 5, 5)."""
         if x.shape[-2:] != (self.side, self.side):
             height, width = x.shape[-2:]
-            raise WrongUse(f"this encoder was built for pictures of {self.side} px, not {height} x {width}: use that size")
+            raise WrongUse(
+                f"this encoder was built for pictures of {self.side} px, not {height} x {width}: use that size"
+            )
         seven = self.to7(x)
         five = self.to5(seven)
         return self.to1(five).flatten(1), seven, five

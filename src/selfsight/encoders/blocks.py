@@ -5,7 +5,15 @@ from torch import nn
 
 from selfsight.encoders import amdim, cpc, fastnet
 
-KINDS = (resnet.BasicBlock, resnet.Bottleneck, regnet.Bottleneck, vision_transformer.Block, fastnet.Stage, amdim.Residual, cpc.Block)
+KINDS = (
+    resnet.BasicBlock,
+    resnet.Bottleneck,
+    regnet.Bottleneck,
+    vision_transformer.Block,
+    fastnet.Stage,
+    amdim.Residual,
+    cpc.Block,
+)
 
 
 def blocks_of(encoder: nn.Module) -> list[nn.Module]:

@@ -14,12 +14,16 @@ from selfsight.methods.directcopy import DirectCopy
 from selfsight.methods.directpred import DirectPred
 from selfsight.methods.empssl import EMPSSL
 from selfsight.methods.ibot import IBOT
+from selfsight.methods.instdisc import InstDisc
+from selfsight.methods.jigsaw import Jigsaw
 from selfsight.methods.lejepa import LeJEPA
 from selfsight.methods.moco import MoCo
 from selfsight.methods.mocov3 import MoCoV3
 from selfsight.methods.msn import MSN
 from selfsight.methods.nnclr import NNCLR
+from selfsight.methods.pirl import PIRL
 from selfsight.methods.relic import ReLIC
+from selfsight.methods.rotnet import RotNet
 from selfsight.methods.sela import SeLa
 from selfsight.methods.simclr import SimCLR
 from selfsight.methods.simsiam import SimSiam
@@ -56,6 +60,10 @@ METHODS: dict[str, type[Method]] = {
     "msn": MSN,
     "amdim": AMDIM,
     "cpc": CPC,
+    "jigsaw": Jigsaw,
+    "rotnet": RotNet,
+    "pirl": PIRL,
+    "instdisc": InstDisc,
     "supcon": SupCon,
     "supervised": Supervised,
 }

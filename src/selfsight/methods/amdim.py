@@ -58,7 +58,9 @@ class AMDIM(Method):
     def __init__(self, config: AMDIMConfig, encoder: nn.Module, data: Data) -> None:
         super().__init__()
         if not isinstance(encoder, MultiScale):
-            raise WrongUse("amdim compares maps of 7 x 7 and 5 x 5 places, which this encoder lacks: try --encoder amdim-small")
+            raise WrongUse(
+                "amdim compares maps of 7 x 7 and 5 x 5 places, which this encoder lacks: try --encoder amdim-small"
+            )
         self.config, self.encoder = config, encoder
         self.seven, self.five = (Embedding(width, encoder.dim) for width in encoder.widths)
 
@@ -73,7 +75,9 @@ class AMDIM(Method):
     def loss(self, outputs: Views, index: Tensor, step: Step) -> Output:
         config, one, five, count = self.config, outputs["one"], outputs["five"], len(index)
         rows = distributed.own_rows(count, one.device)
-        place = torch.randint(25, (distributed.world() * count, 2), generator=step.fresh())  # one for each picture and view
+        place = torch.randint(
+            25, (distributed.world() * count, 2), generator=step.fresh()
+        )  # one for each picture and view
         place = distributed.own(place).to(one.device, non_blocking=True)
         at = torch.arange(count, device=one.device)
         total = one.new_zeros(())

@@ -21,7 +21,7 @@ class CPCConfig:
     nearest: int = 2
     """Smallest number of rows between a location and what is predicted from it; patches that overlap share pixels at 1."""
     furthest: int = 5
-    """Largest number, less than the rows of the grid. v2's pseudo-code predicts 3 alone: nearest 3, furthest 3."""
+    """Largest number, if the grid has more rows. v2's pseudo-code predicts 3 alone: nearest 3, furthest 3."""
     directions: Literal[1, 4] = 4
     """From above alone, or from all four sides (the grid is turned)."""
     shared: bool = False
@@ -39,7 +39,9 @@ class CPCConfig:
         at_least(self, 1, "nearest", "blocks", "width", "dim")
         above(self, 0, "scale")
         if self.furthest < self.nearest:
-            raise WrongUse(f"method.furthest {self.furthest} is below method.nearest {self.nearest}: give at least that")
+            raise WrongUse(
+                f"method.furthest {self.furthest} is below method.nearest {self.nearest}: give at least that"
+            )
 
 
 class Above(nn.Module):
@@ -61,9 +63,9 @@ class Above(nn.Module):
 class Direction(nn.Module):
     """Targets of a grid of features, and their predictions from above: context, then a linear map for each offset."""
 
-    def __init__(self, config: CPCConfig, dim: int) -> None:
+    def __init__(self, config: CPCConfig, offsets: range, dim: int) -> None:
         super().__init__()
-        self.scale, self.offsets = config.scale, range(config.nearest, config.furthest + 1)
+        self.scale, self.offsets = config.scale, offsets
         self.context = nn.Sequential(*(Above(dim, config.width) for _ in range(config.blocks)), nn.ReLU())
         self.target = nn.Conv2d(dim, config.dim, 1)
         self.predict = nn.ModuleList(nn.Conv2d(dim, config.dim, 1) for _ in self.offsets)
@@ -89,30 +91,29 @@ class CPC(Method):
                 "cpc's encoder must have no batch normalisation, whose statistics tell patches which of them belong "
                 "together: choose --encoder cpc-small, or a ResNet with --net.norm group"
             )
-        self.config, self.encoder = config, encoder
-        nets = 1 if config.shared else config.directions
-        self.heads = nn.ModuleList(Direction(config, int(encoder.dim)) for _ in range(nets))  # type: ignore[arg-type]
+        self.config, self.encoder, self.grid = config, encoder, math.isqrt(data.tiles)
+        self.offsets = range(config.nearest, min(config.furthest, self.grid - 1) + 1)
+        if not self.offsets:
+            raise WrongUse(
+                f"method.nearest is {config.nearest}, and the grid has {self.grid} rows: choose more --views.tiles.grid"
+            )
+        dim, nets = int(encoder.dim), 1 if config.shared else config.directions  # type: ignore[arg-type]
+        self.heads = nn.ModuleList(Direction(config, self.offsets, dim) for _ in range(nets))
 
     def check(self, batch: int, part: int) -> None:
-        count, side = self.views.shapes["tiles"]
-        grid, cell = math.isqrt(count), getattr(self.encoder, "cell", side)
-        if self.config.furthest >= grid:
-            raise WrongUse(
-                f"method.furthest is {self.config.furthest}, and the grid has {grid} rows: choose at most {grid - 1}, or "
-                "more --views.tiles.grid"
-            )
+        _, side = self.views.shapes["tiles"]
+        cell = getattr(self.encoder, "cell", side)
         if cell != side:
             raise WrongUse(f"tiles have {side} px and the encoder's patches {cell}: set --net.patch {side}")
 
     def encode(self, views: Views, step: Step) -> Views:
         tiles = views["tiles"]  # (T, B, C, t, t), row by row
-        side = math.isqrt(len(tiles))
-        z = self.encoder(tiles.flatten(0, 1)).unflatten(0, (side, side, -1)).permute(2, 3, 0, 1)  # (B, D, H, W)
-        found = []
-        for turn in range(self.config.directions):
-            head = self.heads[turn % len(self.heads)]
-            found.append(head(z.rot90(turn, (2, 3))))
-        names = ("target", *(f"below{k}" for k in range(self.config.nearest, self.config.furthest + 1)))
+        z = (
+            self.encoder(tiles.flatten(0, 1)).unflatten(0, (self.grid, self.grid, -1)).permute(2, 3, 0, 1)
+        )  # (B, D, H, W)
+        turned = [z.rot90(turn, (2, 3)) for turn in range(self.config.directions)]
+        found = [self.heads[turn % len(self.heads)](x) for turn, x in enumerate(turned)]
+        names = ("target", *(f"below{k}" for k in self.offsets))
         return {name: torch.stack(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
 
     def loss(self, outputs: Views, index: Tensor, step: Step) -> Output:
@@ -127,4 +128,4 @@ class CPC(Method):
 
     def constant_loss(self, batch: int) -> float:
         """Every location of every picture is equally likely: log(B T)."""
-        return math.log(batch * self.views.shapes["tiles"][0])
+        return math.log(batch * self.grid**2)

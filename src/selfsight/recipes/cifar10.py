@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from selfsight.augment import TilesConfig
 from selfsight.encoders import EncoderConfig
 from selfsight.methods.amdim import AMDIMConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
@@ -22,12 +23,16 @@ from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
 from selfsight.methods.ibot import IBOTConfig
+from selfsight.methods.instdisc import InstDiscConfig
+from selfsight.methods.jigsaw import JigsawConfig
 from selfsight.methods.lejepa import LeJEPAConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
+from selfsight.methods.pirl import PIRLConfig
 from selfsight.methods.relic import ReLICConfig
+from selfsight.methods.rotnet import RotNetConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.methods.simsiam import SimSiamConfig
@@ -168,6 +173,34 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, dict[str, Any]]] =
         OptimizerConfig(name="adam", lr=2e-4, scaling="none", weight_decay=0.0),
         COSINE10,
         {"policy": "amdim-cifar", "tiles": patches(8)},
+    ),
+    # our choice: 3 x 3 cells of 16 px from pictures of 48
+    "jigsaw": (
+        JigsawConfig(permutations=100, hidden=256, norm=True, joint=0),
+        sgd(0.05, 5e-4),
+        COSINE10,
+        {"policy": "jigsaw", "tiles": TilesConfig(grid=3, cell=16, size=12, shift=1, standardise=True)},
+    ),
+    # the authors': crop and flip, rate x0.2 at 60, 120 and 160 of 200 epochs
+    "rotnet": (
+        RotNetConfig(),
+        sgd(0.2, 5e-4, nesterov=True),
+        ScheduleConfig(name="multistep", milestones=(0.3, 0.6, 0.8), gamma=0.2),
+        {"policy": "deepcluster", **CROP_AND_FLIP},
+    ),
+    # our choice, as no authors' numbers for this length are known
+    "pirl": (
+        PIRLConfig(temperature=0.1, negatives=8192, layers=2),
+        sgd(0.06, 5e-4),
+        COSINE10,
+        {"policy": "simclr-cifar", "tiles": TilesConfig(grid=3, cell=16, size=12, per_tile=True, scale=(0.6, 1.0))},
+    ),
+    # section 4.2: temperature 0.1, all pictures are negatives, rate x0.1 at 120 and 160 of 200 epochs
+    "instdisc": (
+        InstDiscConfig(temperature=0.1, negatives=50000),
+        sgd(0.03, 5e-4),
+        ScheduleConfig(name="multistep", milestones=(0.6, 0.8)),
+        {"policy": "weak", "blur": 0.0},
     ),
     "supcon": (SupConConfig(hidden=2048, dim=256), sgd(0.4, 1e-5), COSINE10, _STRONG),
     "supervised": (SupervisedConfig(), sgd(0.1, 5e-4), ScheduleConfig(name="cosine", warmup_epochs=5),

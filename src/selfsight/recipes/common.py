@@ -36,6 +36,10 @@ POLICIES_OF = {
     "msn": ("simclr-cifar", "moco-v2"),  # SimCLR's colours at strength 0.5, with its blur
     "amdim": ("amdim-cifar", "amdim"),
     "cpc": ("amdim-cifar", "cpc"),  # colours for each patch
+    "jigsaw": ("jigsaw", "jigsaw-vissl"),
+    "rotnet": ("deepcluster", "deepcluster"),
+    "pirl": ("simclr-cifar", "simclr"),
+    "instdisc": ("moco-v2", "moco-v2"),
     "supcon": ("simclr-cifar", "simclr"),
     "supervised": ("deepcluster", "deepcluster"),
 }
@@ -62,6 +66,13 @@ MASKS: dict[str, dict[str, Any]] = {"ibot": {"mask": "block"}, "dinov2": {"mask"
 # Who compares places: views of a picture are mirrored alike, and a picture of patches as a whole.
 PLACES: dict[str, dict[str, Any]] = {"amdim": {"shared_flip": True}, "cpc": {"shared_flip": True}}
 
+# Tiles of methods that read some.
+TILES: dict[str, dict[str, Any]] = {
+    "jigsaw": {"tiles": TilesConfig(grid=3, shift=1, standardise=True)},
+    "pirl": {"tiles": TilesConfig(grid=3, per_tile=True, scale=(0.6, 1.0))},
+    "cpc": {"tiles": TilesConfig(grid=7)},  # see `patches`
+}
+
 
 def net_of(method: str, resnet: bool = True) -> EncoderConfig:
     """How the encoder is built for a method."""
@@ -70,7 +81,7 @@ def net_of(method: str, resnet: bool = True) -> EncoderConfig:
 
 def views_of(method: str, policy: str = "auto", **settings: Any) -> ViewsConfig:
     """Views with the number of whole ones that the method reads."""
-    own = {**MASKS.get(method, {}), **PLACES.get(method, {})}
+    own = {**MASKS.get(method, {}), **TILES.get(method, {}), **PLACES.get(method, {})}
     return ViewsConfig(policy=policy, **{"views": METHODS[method].global_views, **own, **settings})
 
 

@@ -22,12 +22,16 @@ from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
 from selfsight.methods.ibot import IBOTConfig
+from selfsight.methods.instdisc import InstDiscConfig
+from selfsight.methods.jigsaw import JigsawConfig
 from selfsight.methods.lejepa import LeJEPAConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
+from selfsight.methods.pirl import PIRLConfig
 from selfsight.methods.relic import ReLICConfig
+from selfsight.methods.rotnet import RotNetConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.methods.simsiam import SimSiamConfig
@@ -38,7 +42,18 @@ from selfsight.methods.tico import TiCoConfig
 from selfsight.methods.vicreg import VICRegConfig
 from selfsight.methods.wmse import WMSEConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
-from selfsight.recipes.common import CONSTANT, COSINE, COSINE10, CROP_AND_FLIP, POLICIES_OF, lars, net_of, patches, sgd, views_of
+from selfsight.recipes.common import (
+    CONSTANT,
+    COSINE,
+    COSINE10,
+    CROP_AND_FLIP,
+    POLICIES_OF,
+    lars,
+    net_of,
+    patches,
+    sgd,
+    views_of,
+)
 from selfsight.run import Run
 
 # The linear predictor on BYOL's heads and optimisation, which is what the papers of the two report on ImageNet.
@@ -67,6 +82,9 @@ def _larc(lr: float) -> OptimizerConfig:
 
 
 _TO_A_THOUSANDTH = ScheduleConfig(name="cosine", warmup_epochs=10, final=0.001)
+_VISSL = ScheduleConfig(
+    name="multistep", warmup_epochs=5, warmup_start=0.25, milestones=(30 / 105, 60 / 105, 90 / 105, 100 / 105)
+)
 
 # method: config, optimizer, schedule, epochs, global batch
 _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
@@ -178,6 +196,18 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
         200,
         512,
     ),
+    # VISSL's ResNet-50 (arXiv 1905.01235)
+    "jigsaw": (JigsawConfig(permutations=100, hidden=1000, norm=True, joint=0), sgd(0.1, 1e-4), _VISSL, 105, 256),
+    "rotnet": (RotNetConfig(), sgd(0.1, 1e-4), _VISSL, 105, 256),
+    # section 3.3: batch 1024, 800 epochs
+    "pirl": (PIRLConfig(), sgd(0.03, 1e-4), ScheduleConfig(name="cosine", final=0.001), 800, 1024),
+    "instdisc": (
+        InstDiscConfig(),
+        sgd(0.03, 1e-4, decay_bias_and_norm=True),
+        ScheduleConfig(name="multistep", milestones=(0.6, 0.8), per="epoch"),
+        200,
+        256,
+    ),
     "supcon": (SupConConfig(), lars(0.3, 1e-6), COSINE10, 350, 4096),
     "supervised": (SupervisedConfig(), sgd(0.1, 1e-4), ScheduleConfig(name="cosine", warmup_epochs=5), 90, 256),
 }
@@ -198,6 +228,12 @@ _VIEWS: dict[str, dict[str, Any]] = {
     "dino": {"locals": 8, "local_size": 96},
     "ibot": {"scale": (0.25, 1.0), "locals": 10, "local_size": 96, "local_scale": (0.05, 0.25)},
     "dinov2": {"scale": (0.32, 1.0), "locals": 8, "local_size": 96, "local_scale": (0.05, 0.32)},
+    "jigsaw": {"tiles": TilesConfig(grid=3, cell=85, size=64)},
+    "rotnet": {"scale": (0.08, 1.0), **CROP_AND_FLIP},
+    "pirl": {
+        "scale": (0.08, 1.0), "strength": 0.5, "blur": 0.0,
+        "tiles": TilesConfig(grid=3, cell=85, size=64, per_tile=True, scale=(0.6, 1.0)),
+    },
     "msn": {"scale": (0.3, 1.0), "locals": 10, "local_size": 96, "local_scale": (0.05, 0.3)},
     "cpc": {"tiles": patches(80, grid=6, stride=36)},
     "supervised": {"scale": (0.08, 1.0), **CROP_AND_FLIP},

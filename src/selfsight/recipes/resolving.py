@@ -56,7 +56,9 @@ def resolve(run: Run[Any], *, pictures: int, image_size: int, channels: int, cud
             policy = choose("policy", "plain", f"pictures have {channels} channel(s), colour operations need 3")
         run = replace(run, views=replace(run.views, policy=policy))
     if run.method_name == "cpc" and not run.views.tiles.cell:
-        tiles = patches(choose("tiles", max(8, image_size // 4), "a quarter of the picture in pixels, overlapping by half"))
+        tiles = patches(
+            choose("tiles", max(8, image_size // 4), "a quarter of the picture in pixels, overlapping by half")
+        )
         run = replace(run, views=replace(run.views, tiles=tiles))
     multiple = run.processes * run.accumulate
     if run.batch_size == "auto":

@@ -22,12 +22,16 @@ from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
 from selfsight.methods.ibot import IBOTConfig
+from selfsight.methods.instdisc import InstDiscConfig
+from selfsight.methods.jigsaw import JigsawConfig
 from selfsight.methods.lejepa import LeJEPAConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
+from selfsight.methods.pirl import PIRLConfig
 from selfsight.methods.relic import ReLICConfig
+from selfsight.methods.rotnet import RotNetConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.methods.simsiam import SimSiamConfig
@@ -50,6 +54,10 @@ _DISTIL: dict[str, Any] = {
     "hidden": 256, "bottleneck": 128, "outputs": 128, "norm": "batch", "momentum": 0.9, "freeze_steps": 20,
     "student_temperature": 0.2, "teacher_temperature": 0.06, "teacher_temperature_end": 0.06, "centre_momentum": 0.3,
 }  # fmt: skip
+
+# Networks without batch normalisation inside do not bear Muon's long first steps.
+_ADAM = OptimizerConfig(name="adam", lr=6e-3, scaling="none", weight_decay=1e-5, betas=(0.8, 0.999))
+_OPTIMIZERS = {"amdim": _ADAM, "cpc": replace(_ADAM, lr=3e-3)}
 
 # Heads and constants for small networks and small data.
 _SMALL: dict[str, Any] = {
@@ -82,6 +90,10 @@ _SMALL: dict[str, Any] = {
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
     "amdim": AMDIMConfig(),
     "cpc": CPCConfig(furthest=3, blocks=3, width=64),
+    "jigsaw": JigsawConfig(permutations=24, hidden=128, norm=True, joint=0),
+    "rotnet": RotNetConfig(),
+    "pirl": PIRLConfig(temperature=0.1, negatives=4096, layers=2, hidden=512),
+    "instdisc": InstDiscConfig(temperature=0.1),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
@@ -106,6 +118,8 @@ _VIEWS: dict[str, dict[str, Any]] = {
     "msn": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "amdim": {"size": 32, "scale": (0.3, 1.0)},
     "cpc": {"size": 0, "scale": (0.5, 1.0), "tiles": patches(10, grid=5)},  # of 30 px
+    "jigsaw": {"scale": None, "tiles": TilesConfig(grid=2, cell=16, size=12, shift=1, standardise=True)},
+    "pirl": {"tiles": TilesConfig(grid=2, cell=16, size=12, per_tile=True, scale=(0.6, 1.0))},
 }
 
 # Whose labels change all along: with a rate that falls to nothing the last ones would not be learnt.
@@ -134,7 +148,7 @@ def cpu(method: str, data: str) -> Run[Any]:
         _SMALL[method], data=data, encoder={**_ENCODERS, **_OWN}.get(method, "fastnet"), image_size=32,
         net={**dict.fromkeys(_ENCODERS, _MEAN), **_PATCHES}.get(method, net_of(method, resnet=False)),
         batch_size=128 if data == "shapes" or method in (*_NO_NEGATIVES, "cpc") else 256,  # steps count more
-        views=views_of(method, **views), optimizer=MUON,
+        views=views_of(method, **views), optimizer=_OPTIMIZERS.get(method, MUON),
         schedule=ScheduleConfig(
             name="constant" if method in _RELABELLED else "cosine", warmup_epochs=0.05 * length["epochs"]
         ), **length,
@@ -144,8 +158,11 @@ def cpu(method: str, data: str) -> Run[Any]:
 def any_folder(method: str) -> Run[Any]:
     """A folder of pictures: encoder, policy, batch and epochs follow the data (see `resolve`)."""
     base = cpu(method, "shapes")
-    views = views_of(method, views=base.views.views, tiles=TilesConfig(grid=7) if base.views.tiles.grid else TilesConfig())
-    return replace(base, net=EncoderConfig() if method in _PATCHES else base.net, encoder="auto", epochs="auto", batch_size="auto", image_size="auto", views=views)
+    views = views_of(method, views=base.views.views)
+    net = EncoderConfig() if method in _PATCHES else base.net  # patches follow the size
+    return replace(
+        base, encoder="auto", net=net, epochs="auto", batch_size="auto", image_size="auto", views=views
+    )  # fmt: skip
 
 
 def tiny(method: str) -> Run[Any]:
@@ -176,12 +193,18 @@ def tiny(method: str) -> Run[Any]:
         "msn": MSNConfig(hidden=64, dim=32, prototypes=32, momentum=0.9),
         "amdim": AMDIMConfig(),
         "cpc": CPCConfig(furthest=2, blocks=2, width=16, dim=16),
+        "jigsaw": JigsawConfig(permutations=12, hidden=32, norm=True, joint=64, dropout=0.0),
+        "rotnet": RotNetConfig(),
+        "pirl": PIRLConfig(temperature=0.1, negatives=256, dim=32),
+        "instdisc": InstDiscConfig(temperature=0.1, negatives=256, dim=32),
         "supcon": SupConConfig(hidden=64, dim=32),
         "supervised": SupervisedConfig(),
     }[method]
     more: dict[str, dict[str, Any]] = {
         **{name: {"locals": 2, "local_size": 12} for name in ("swav", "deepclusterv2", "dino", "ibot", "dinov2", "msn")},
-        "lejepa": {"locals": 1, "local_size": 12}, "empssl": {"views": 4}, "cpc": {"tiles": patches(8, grid=3)}
+        "lejepa": {"locals": 1, "local_size": 12}, "empssl": {"views": 4}, "cpc": {"tiles": patches(8, grid=3)},
+        "jigsaw": {"tiles": TilesConfig(grid=2, cell=12, size=9, shift=1, standardise=True)},
+        "pirl": {"tiles": TilesConfig(grid=2, cell=12, size=9, per_tile=True, scale=(0.6, 1.0))},
     }  # fmt: skip
     rates = {"empssl": 0.002, "supcon": 0.03}
     sgd = OptimizerConfig(name="sgd", lr=rates.get(method, 0.1), weight_decay=1e-4)
@@ -189,7 +212,9 @@ def tiny(method: str) -> Run[Any]:
         name="adamw", lr=4e-3, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3, clip_per="tensor"
     )
     side = 32 if method == "amdim" else 16
-    encoder = {**dict.fromkeys(_ENCODERS, "vit-toy"), "amdim": "amdim-toy", "cpc": "cpc-toy"}.get(method, "fastnet-tiny")
+    encoder = {**dict.fromkeys(_ENCODERS, "vit-toy"), "amdim": "amdim-toy", "cpc": "cpc-toy"}.get(
+        method, "fastnet-tiny"
+    )
     return Run(
         config, data=f"shapes:{side}:640", encoder=encoder, net=net_of(method, resnet=False), image_size=side,
         batch_size=64, epochs=4, holdout=128, views=views_of(method, **more.get(method, {})),

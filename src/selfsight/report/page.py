@@ -46,6 +46,7 @@ def report(runs: Sequence[Path], out: Path) -> Path:
             _section("Final evaluation", _finals(found)),
             *(_section(_of("Nearest neighbours", r, found), pictures.neighbours(r)) for r in found),
             *(_section(_of("Attention", r, found), pictures.attention(r)) for r in found),
+            *(_section(_of("Puzzles", r, found), pictures.puzzles(r)) for r in found),
             *(_section(_of("Views", r, found), pictures.views(r)) for r in found),
             _section("The method's own numbers", _grid(charts.own_logs(found), drawn)),
             _section("Choices and settings", "".join(_settings(r) for r in found)),

@@ -1,4 +1,4 @@
-"""Pictures of the report: nearest neighbours, attention maps and views, embedded as PNG."""
+"""Pictures of the report: nearest neighbours, attention maps, puzzles and views, embedded as PNG."""
 
 import base64
 import io
@@ -47,6 +47,26 @@ def attention(run: RunFolder) -> str:
     image = _whole(run.path / "figures" / "attention.png", "attention", "sample pictures and their attention maps")
     note = "Where the class token looks in the last block: the mean of all heads, then each head, bright where it looks most."
     return image and f'<p class="note">{note}</p>{image}'
+
+
+def puzzles(run: RunFolder) -> str:
+    """The puzzles figures/puzzles.png and what is known of their permutations; empty if they are not there."""
+    image = _whole(
+        run.path / "figures" / "puzzles.png", "puzzles", "sample pictures, their puzzles and their solutions"
+    )
+    if not image:
+        return ""
+    studies = sorted((run.path / "study").glob("*.npz"))
+    arrays = _arrays(studies[-1]) if studies else {}
+    note = (
+        "Sample pictures, the puzzle made of each, and where the network puts the tiles: green is right, red is wrong."
+    )
+    if "permutations" in arrays and "distances" in arrays:
+        least, mean = arrays["distances"]
+        note += (
+            f" {len(arrays['permutations'])} permutations, at least {least:g} and on average {mean:.3f} tiles apart."
+        )
+    return f'<p class="note">{note}</p>{image}'
 
 
 def png(picture: np.ndarray) -> str:
