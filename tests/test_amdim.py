@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -49,10 +50,10 @@ def test_maps_have_the_published_sizes(side: int, channels: int) -> None:
     assert one.shape == (2, net.dim) == (2, 128)
     assert seven.shape == (2, net.widths[0], 7, 7)
     assert five.shape == (2, net.widths[1], 5, 5)
-    assert isinstance(net, encoders.MultiScale)
     net.eval()
     x = torch.randn(2, channels, side, side)
     assert torch.equal(net(x), net.scales(x)[0])
+    assert isinstance(net, encoders.MultiScale)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -80,7 +81,7 @@ def test_positions_see_known_parts_of_the_picture(side: int) -> None:
         touched = (g[0].abs().sum(0) > 0).nonzero()
         spans.append((int(touched[:, 0].min()), int(touched[:, 0].max())))
         seen[touched[:, 0].min() : touched[:, 0].max() + 1] = True
-    steps = {b[0] - a[0] for a, b in zip(spans[1:-1], spans[2:-1])}
+    steps = {b[0] - a[0] for a, b in pairwise(spans[1:-1])}
     assert len(steps) == 1
     inner = {b - a for a, b in spans[1:-1]}
     assert len(inner) == 1
@@ -110,8 +111,8 @@ def test_other_sizes_are_refused() -> None:
         built(48)
     with pytest.raises(WrongUse, match="built for pictures of 32 px, not 40 x 40"):
         built(32)(torch.randn(2, 3, 40, 40))
+    run, data = tiny("amdim")
     with pytest.raises(WrongUse, match=r"--views\.size 24: this encoder sees pictures of 32 px only"):
-        run, data = tiny("amdim")
         make(replace(run, views=replace(run.views, size=24)), data)
     with pytest.raises(WrongUse, match="try --encoder amdim-small"):
         AMDIM(AMDIMConfig(), encoders.build("fastnet-tiny", 3, 32), None)  # type: ignore[arg-type]
@@ -129,12 +130,12 @@ def slow(source: Tensor, target: Tensor, clip: float, rows: list[int]) -> tuple[
     n, places, width = target.shape
     total, squares = 0.0, 0.0
     for b, i in enumerate(rows):
-        raw = [[float(source[b] @ target[j, l]) / math.sqrt(width) for l in range(places)] for j in range(n)]
+        raw = [[float(source[b] @ target[j, p]) / math.sqrt(width) for p in range(places)] for j in range(n)]
         squares += sum(s * s for line in raw for s in line) / (n * places * len(rows))
         scores = [[clip * math.tanh(s / clip) for s in line] for line in raw]
         others = sum(math.exp(s) for j in range(n) if j != i for s in scores[j])
-        for l in range(places):
-            own = math.exp(scores[i][l])
+        for p in range(places):
+            own = math.exp(scores[i][p])
             total -= math.log(own / (own + others)) / (len(rows) * places)
     return total, squares
 
@@ -206,7 +207,12 @@ def test_many_logits_are_made_in_parts(name: str, monkeypatch: pytest.MonkeyPatc
             else numbers(6, 5, 3, 4, seed=1).requires_grad_()
         )
         sizes: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x: (sizes.append(x.numel()), x)[1], lambda x: x):
+
+        def note(x: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(x.numel())
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
             loss = amdim(a, b, 20.0, 0.05) if name == "amdim" else losses.cpc(a, b)
         loss.backward()
         found.append((loss.detach(), a.grad, b.grad, max(sizes)))

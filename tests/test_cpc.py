@@ -178,7 +178,7 @@ def method_of(grid: int = 5, encoder: str = "cpc-toy", **changes: Any) -> tuple[
 
 
 def views(method: Any, pictures: Any, count: int = 4) -> dict[str, Tensor]:
-    return method.views(  # type: ignore[no-any-return]
+    return method.views(
         pictures.part.gather(torch.arange(count)), method.views.draw(count, torch.Generator().manual_seed(0))
     )
 
@@ -264,7 +264,7 @@ def test_a_picture_of_patches_is_mirrored_as_a_whole_and_coloured_patch_by_patch
 
 
 def test_encoders_that_leak_and_grids_that_are_too_small_are_refused() -> None:
-    with pytest.raises(WrongUse, match="batch normalisation.*cpc-small"):
+    with pytest.raises(WrongUse, match=r"batch normalisation.*cpc-small"):
         CPC(CPCConfig(), encoders.build("resnet18", 3, 32), None)  # type: ignore[arg-type]
     run, data = tiny("cpc")
     make(run, data, encoders.build("resnet18", 3, 16, EncoderConfig(norm="group")))

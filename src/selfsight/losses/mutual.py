@@ -1,5 +1,7 @@
-"""Losses that make parts of a picture tell each other apart from other pictures' parts. Shapes: B rows of this process, N
-pictures of all processes, L locations of a map, R features."""
+"""Losses in which parts of a picture find each other among other pictures' parts.
+
+Shapes: B rows of this process, N pictures of all processes, L locations of a map, R or D features.
+"""
 
 import math
 from collections.abc import Callable

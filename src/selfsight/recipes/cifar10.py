@@ -233,7 +233,7 @@ _VIT = dict.fromkeys(("ibot", "dinov2", "msn"), EncoderConfig(drop_path=0.1))
 
 
 def cifar10(method: str, epochs: int) -> Run[Any]:
-    """ResNet-18 (masks: ViT-S/4, AMDIM, CPC: their own), batch 256 (EMP-SSL 100, AMDIM 200, CPC 128), k-NN with k = 200 every 10 epochs."""
+    """ResNet-18 (masks: ViT-S/4; AMDIM, CPC: their own), batch 256 unless in _BATCHES, k-NN with k = 200 every 10 epochs."""
     config, optimizer, schedule, views = _TABLE[method]
     run = Run(
         config, data="cifar10", encoder=ENCODERS_OF.get(method, ("", "vit-small" if method in _VIT else "resnet18"))[1],
