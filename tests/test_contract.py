@@ -17,7 +17,7 @@ from selfsight.methods import METHODS
 from selfsight.rng import Stream, generator
 from selfsight.run import to_yaml
 from selfsight.train import order
-from tiny import CPU, Double, DoubleTokens, golden_losses, losses, make, make_double, same, state, tiny
+from tiny import CPU, doubled, golden_losses, losses, make, make_double, same, state, tiny
 
 GOLDEN = Path(__file__).parent / "golden"
 methods = pytest.mark.parametrize("name", METHODS)
@@ -191,9 +191,8 @@ class Plain(nn.Module):
 def make_plain(run, data):
     """As `make`, without batch normalisation, in float64, all groups at the rate of plain SGD."""
     torch.manual_seed(0)
-    tokens = METHODS[run.method_name].tokens
-    encoder = DoubleTokens(encoders.build("vit-toy", 3, data.image_size)) if tokens else Double(Plain())
-    method, _, pictures = make(run, data, encoder)
+    net = Plain() if run.encoder == "fastnet-tiny" else encoders.build(run.encoder, 3, data.image_size)
+    method, _, pictures = make(run, data, doubled(net))
     without_batch_norm(method)
     method.double()
     method.views.float()

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from selfsight import encoders
-from selfsight.encoders import ENCODERS, EncoderConfig, regnet, stems, vit
+from selfsight.encoders import ENCODERS, EncoderConfig, amdim, cpc, regnet, stems, vit
 from selfsight.errors import WrongUse
 
 LIGHT = {"fastnet": 256, "fastnet-tiny": 32, "resnet18": 512, "resnet34": 512, "vit-toy": 32, "vit-tiny": 192}
 MIDDLE = {"resnet50": 2048, "resnext50": 2048, "wide_resnet50_2": 2048}
 HEAVY = {"resnet101": 2048, "resnet152": 2048, "resnext101": 2048, "wide_resnet101_2": 2048}
-OTHERS = {"alexnet", *vit.SHAPES, *regnet.SHAPES}  # test_alexnet.py, test_vit.py, test_regnet.py
+OTHERS = {"alexnet", *vit.SHAPES, *regnet.SHAPES, *amdim.SHAPES, *cpc.SHAPES}  # test_alexnet.py, test_vit.py, ...
 TIMM = {"resnext50": "resnext50_32x4d", "resnext101": "resnext101_32x8d"}
 
 

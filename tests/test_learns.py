@@ -12,7 +12,7 @@ from selfsight.recipes import RECIPES, recipe
 from selfsight.run import ProbeConfig, Run
 
 MARGIN = 0.15  #: k-NN above the untrained encoder
-SMALLER = {"fastnet": "fastnet-tiny"}
+SMALLER = {"fastnet": "fastnet-tiny", "amdim-mini": "amdim-toy", "cpc-mini": "cpc-toy"}
 TOKENS = 2.0  #: a transformer learns later: so many times as long
 EPOCHS = 5.0  #: of two whole views; of more views so many less that each method gets about the same time
 

@@ -13,6 +13,7 @@ from selfsight.core import Step
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
 from selfsight.recipes import RECIPES, default_recipe, recipe, resolve
+from selfsight.recipes.common import ENCODERS_OF
 
 # a data set as large as the recipe means
 COUNT = {"cifar10": 45_000, "imagenet": 1_281_167, "shapes": 9_000}
@@ -225,7 +226,9 @@ def test_recipes_build(name: str) -> None:
     pixels = torch.randint(0, 256, (2, 3, run.image_size, run.image_size), dtype=torch.uint8)
     made = views(pixels, draws)
     side = run.views.size or run.image_size
-    assert made["global"].shape == (run.views.views, 2, 3, side, side)
+    if run.views.views:
+        assert made["global"].shape == (run.views.views, 2, 3, side, side)
+    assert ("tiles" in made) == cls.tiled
     assert ("local" in made) == bool(run.views.locals)
     assert isinstance(run.batch_size, int)
     assert optim.peak_rate(run.optimizer, run.batch_size) > 0
@@ -237,6 +240,7 @@ def test_recipes_build(name: str) -> None:
 def test_what_follows_the_data(method: str, cuda: bool, size: int) -> None:
     run, choices = resolve(recipe(method, "any"), pictures=3000, image_size=size, channels=3, cuda=cuda)
     small, large = ("vit-mini", "vit-small") if METHODS[method].tokens else ("fastnet", "resnet18")
+    small, large = ENCODERS_OF.get(method, (small, large))
     assert run.encoder == (small if size <= 64 and not cuda else large)
     assert run.image_size == size
     assert run.views.policy == recipes.POLICIES_OF[method][0 if size <= 64 else 1]

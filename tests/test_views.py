@@ -45,6 +45,9 @@ def torchvision_view(picture, plan, box, group, view, normalise):
     def crop(y):
         y = tvf.resize(tvf.crop(y, *box.tolist()), [group.size] * 2, mode, antialias=True).clamp(0, 1)
         y = tvf.horizontal_flip(y) if plan.flip else y
+        if plan.shift:
+            down, right = plan.offset.tolist()
+            y = tvf.crop(tvf.pad(y, [8] * 4, padding_mode="reflect"), 8 - down, 8 - right, group.size, group.size)
         return tvf.rotate(y, plan.degrees.item(), InterpolationMode.BILINEAR) if plan.rotate else y
 
     def jitter(y):
@@ -342,3 +345,36 @@ def test_gates_are_per_sample():
     assert plan.blur[1].float().mean() < 0.16
     assert not plan.solarise[0].any()
     assert 0.14 < plan.solarise[1].float().mean() < 0.26
+
+
+def test_all_views_of_a_picture_are_mirrored_or_none():
+    views = make(policy="sym", locals=3, shared_flip=True)
+    draws = views.draw(200, rng())
+    flips = [pixels.Plan.of(g, draws[g.name]).flip for g in views.groups]
+    assert [len(f) for f in flips] == [2, 3]
+    assert all(torch.equal(row, flips[0][0]) for f in flips for row in f)
+    assert 60 < int(flips[0][0].sum()) < 140
+    free = make(policy="sym", locals=3).draw(200, rng())
+    assert torch.equal(free["global"][:, 0], draws["global"][:, 0])  # nothing else changes
+    assert not torch.equal(free["global"], draws["global"])
+
+
+def test_a_shifted_picture_is_moved_and_its_gap_reflected():
+    policy = Policy(scale=None, flip=0.0, shift=0.8, jitter=0.0, gray=0.0)
+    group = Group("global", 32, (policy,))
+    x, draws = photos(300), torch.rand(300, 1, pixels.DRAWS, generator=rng())
+    plan = pixels.Plan.of(group, draws)
+    views = Crops((group,), torch.zeros(3), torch.ones(3))
+    made = views(x, {"global": draws})["global"][0]
+    padded = torch.nn.functional.pad(x.float() / 255, (4, 4, 4, 4), mode="reflect")
+    moved = plan.shift[0]
+    assert 200 < int(moved.sum()) < 270
+    for i in range(300):
+        down, right = plan.offset[0, i].tolist() if moved[i] else (0, 0)
+        torch.testing.assert_close(made[i], padded[i, :, 4 - down : 36 - down, 4 - right : 36 - right])
+    assert set(plan.offset.flatten().tolist()) == set(range(-4, 5))
+
+
+def test_a_crop_is_not_shifted():
+    group = Group("global", 32, (Policy(shift=1.0),))
+    assert not pixels.Plan.of(group, torch.rand(50, 1, pixels.DRAWS)).shift.any()

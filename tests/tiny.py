@@ -66,12 +66,29 @@ class DoubleTokens(Double):
         return self.net.layers()
 
 
+class DoubleScales(Double):
+    """The same of a network with maps of several sizes."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__(net)
+        self.widths = net.widths
+
+    def scales(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.net.scales(x.double())  # type: ignore[operator]
+
+
+def doubled(net: nn.Module) -> Double:
+    """A network in float64, with what it can do beside features."""
+    if isinstance(net, encoders.MultiScale):
+        return DoubleScales(net)
+    return DoubleTokens(net) if isinstance(net, encoders.TokenEncoder) else Double(net)
+
+
 def make_double(run: Run, data: DataSet) -> tuple[Any, torch.optim.Optimizer, Pictures]:
     """As `make`, all in float64."""
     torch.manual_seed(1)
     net = encoders.build(run.encoder, data.channels, data.image_size)
-    encoder = DoubleTokens(net) if isinstance(net, encoders.TokenEncoder) else Double(net)
-    method, pictures = build(run, data, CPU, encoder)
+    method, pictures = build(run, data, CPU, doubled(net))
     method.double()
     method.views.float()
     return method, optim.build(run.optimizer, method, int(run.batch_size)), pictures

@@ -64,6 +64,8 @@ class Plan(NamedTuple):
     """What the uniforms of one group mean, on the CPU; every field is (V, B, ...)."""
 
     flip: Tensor  #: bool
+    shift: Tensor  #: bool
+    offset: Tensor  #: (V, B, 2) pixels down and to the right
     rotate: Tensor  #: bool
     degrees: Tensor
     jitter: Tensor  #: bool
@@ -88,8 +90,13 @@ class Plan(NamedTuple):
         low = torch.cat([(1 - spread[..., :3]).clamp_(min=0), -spread[..., 3:]], -1)
         factors = low + (centre + spread - low) * u[..., BRIGHTNESS : HUE + 1]
         sigma = group.ranges("sigma").float()
+        # a picture that is not cropped has the box's uniforms to spare
+        most = group.size // 8 if group.policies[0].scale is None else 0
+        shift = (u[..., 0] < group.table("shift")[..., 0]) & (most > 0)
         return cls(
             flip=flip,
+            shift=shift,
+            offset=(u[..., geometry.CROP_DRAWS - 2 : geometry.CROP_DRAWS] * (2 * most + 1)).long() - most,
             rotate=rotate,
             degrees=(2 * u[..., ANGLE] - 1) * group.table("degrees")[..., 0],
             jitter=jitter,
@@ -181,7 +188,7 @@ class _Pictures:
         first = group.policies[0]
         self.clamps = first.interpolation == "bicubic"
         self.colour_first, self.gray_first, self.exact = first.colour_first, first.gray_first, exact
-        self.blurs = not exact and not any(p.rotate for p in group.policies)
+        self.blurs = not exact and not any(p.rotate or p.shift for p in group.policies)
         true = torch.tensor([[self.height, self.width]]).expand(len(pixels), 2) if sizes is None else sizes
         boxes = group.boxes(draws, true).transpose(0, 1)
         place = torch.cat([boxes, plan.flip[..., None]], -1).to(pixels.device, non_blocking=True)
@@ -280,6 +287,7 @@ def _make(group: Group, draws: Tensor, pixels: Tensor, sizes: Tensor | None, nor
             else:
                 x = pixels[view, part].float()
                 where_open(x, now.flip, _mirror)
+            where_open(x, now.shift, geometry.shift, now.offset)
             where_open(x, now.rotate, geometry.rotate, now.degrees)
             target = out[view, part]
             if fast:

@@ -183,6 +183,16 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
     return matrix @ x @ matrix.transpose(-1, -2)
 
 
+def shift(x: Tensor, offset: Tensor) -> Tensor:
+    """Translate, the gap filled by reflection. x (n, C, s, s), offset (n, 2) pixels down and to the right, less than s."""
+    last = x.shape[-1] - 1
+    place = (
+        torch.arange(last + 1, device=x.device) - offset[..., None]
+    )  # (n, 2, s) where each row and column comes from
+    down, across = (last - (last - place.abs()).abs())[:, :, None].unbind(1)
+    return x.gather(2, down[..., None].expand_as(x)).gather(3, across[:, :, None].expand_as(x))
+
+
 def rotate(x: Tensor, degrees: Tensor) -> Tensor:
     """Rotate counter-clockwise about the centre, bilinear, black outside. x (n, C, s, s), degrees (n,)."""
     angle = degrees * (math.pi / 180)

@@ -1,6 +1,6 @@
 """Named augmentations: what the published methods do to a picture, as data.
 
-A policy describes one view. Operations come in the order: crop, flip, rotation, jitter, gray, blur, solarisation,
+A policy describes one view. Operations come in the order: crop, flip, shift, rotation, jitter, gray, blur, solarisation,
 normalisation; `colour_first` moves jitter and gray before the crop, `gray_first` gray before jitter.
 """
 
@@ -25,6 +25,8 @@ class Policy:
     """Kernel of the resize, antialiased."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
+    shift: float = 0.0
+    """Probability of a translation by up to an eighth of the side, the gap filled by reflection; whole pictures only."""
     rotate: float = 0.0
     """Probability of a rotation."""
     degrees: float = 30.0
@@ -57,7 +59,7 @@ class Policy:
     @property
     def order(self) -> tuple[str, ...]:
         """The operations this policy can apply, in their order."""
-        place = [("crop", True), ("flip", self.flip > 0), ("rotate", self.rotate > 0)]
+        place = [("crop", True), ("flip", self.flip > 0), ("shift", self.shift > 0), ("rotate", self.rotate > 0)]
         colour = [("jitter", self.jitter > 0), ("gray", self.gray > 0)]
         colour = colour[::-1] if self.gray_first else colour
         rest = [("blur", self.blur > 0), ("solarise", self.solarise > 0)]
@@ -190,6 +192,34 @@ ENTRIES: dict[str, Entry] = {
         "Digits: no crop and no flip, colours of simclr-cifar; add --views.rotate 0.33",
         "street numbers change meaning when mirrored or cut",
         "ours",
+    ),
+    "amdim": Entry(
+        (replace(_MOCO, scale=(0.3, 1.0), ratio=(0.7, 1.4), interpolation="bicubic", gray=0.25),),
+        "AMDIM for large pictures: crops of at least 0.3, moderate jitter, gray 0.25",
+        "arXiv 1906.00910",
+        "paper",
+    ),
+    "amdim-cifar": Entry(
+        (Policy(scale=None, shift=0.8, hue=0.2, gray=0.25),),
+        "AMDIM for 32 px: no crop but a translation, jitter with hue 0.2, gray 0.25",
+        "arXiv 1906.00910",
+        "paper",
+    ),
+    "cpc": Entry(
+        (
+            Policy(
+                scale=(0.75, 0.75), ratio=(1.0, 1.0), brightness=0.125, contrast=0.5, saturation=0.5, hue=0.2, gray=0.25
+            ),
+        ),
+        "CPC v2 for large pictures: crops of 260 px from 300 px, the colours of Inception, gray 0.25; meant for each patch",
+        "arXiv 1905.09272; its AutoAugment and elastic operations are left out",
+        "paper",
+    ),
+    "cpc-v1": Entry(
+        (Policy(scale=(0.73, 0.73), ratio=(1.0, 1.0), jitter=0.0, gray=1.0),),
+        "CPC v1: crops of 256 px from 300 px, always gray",
+        "arXiv 1807.03748",
+        "paper",
     ),
     "seed001": Entry(
         (replace(_MOCO, colour_first=True),),

@@ -47,7 +47,8 @@ class TilesConfig:
     standardise: bool = False
     """Each channel of each tile gets mean 0 and deviation 1, in place of the data's normalisation."""
     per_tile: bool = False
-    """Flips and colours are drawn for each tile; off: once for the picture, so that a flip moves tiles."""
+    """Flips (unless views.shared_flip) and colours are drawn for each tile; off: once for the picture, so that a flip moves
+    tiles."""
     scale: tuple[float, float] | None = None
     """Area of the picture that is cut, as a fraction; None: as the whole views."""
 
@@ -80,13 +81,15 @@ NO_TILES = TilesConfig()
 class Tiles:
     """Cuts tiles. `group` says how the picture is cropped, and with what colours unless these are each tile's."""
 
-    def __init__(self, config: TilesConfig, policy: Policy, image_size: int) -> None:
+    def __init__(self, config: TilesConfig, policy: Policy, image_size: int, shared_flip: bool = False) -> None:
         self.config = config = config.fitted(image_size)
         self.count = config.grid**2
         side = config.cell + (config.grid - 1) * config.stride
-        still = replace(policy, flip=0.0, rotate=0.0, jitter=0.0, gray=0.0, blur=0.0, solarise=0.0)
+        flip = policy.flip if shared_flip else 0.0
+        still = replace(policy, flip=flip, rotate=0.0, jitter=0.0, gray=0.0, blur=0.0, solarise=0.0)
         self.group = Group("tiles", side, (still if config.per_tile else policy,))
-        self.each = Group("tile", config.size, (policy,)) if config.per_tile else None
+        alone = replace(policy, flip=policy.flip - flip, shift=0.0)
+        self.each = Group("tile", config.size, (alone,)) if config.per_tile else None
 
     @property
     def side(self) -> int:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsight.augment import geometry
-from selfsight.augment.apply import DRAWS, Group, Normal, make
+from selfsight.augment.apply import DRAWS, FLIP, Group, Normal, make
 from selfsight.augment.masks import MaskKind, Masks
 from selfsight.augment.policies import POLICIES, Policy, entry, multi_crop
 from selfsight.augment.tiles import NO_TILES, Tiles, TilesConfig
@@ -58,6 +58,8 @@ class ViewsConfig:
     """fast: one colour matrix per sample, clamped once; exact: step by step as torchvision does, hue in HSV."""
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
     """Kernel of the antialiased resize; auto: the policy's."""
+    shared_flip: bool = False
+    """All views of a picture are mirrored, or none: positions in them then agree. Tiles are never mirrored alone then."""
     normalise: bool = True
     """Subtract the data's mean and divide by its deviation."""
     clean: bool = False
@@ -84,11 +86,12 @@ class Crops(nn.Module):
 
     def __init__(
         self, groups: tuple[Group, ...], mean: Tensor, std: Tensor, *, exact: bool = False, clean: int = 0,
-        masks: Masks | None = None, tiles: Tiles | None = None,
+        masks: Masks | None = None, tiles: Tiles | None = None, shared_flip: bool = False,
     ) -> None:  # fmt: skip
         """mean, std: (C,) in [0, 1] units, what the views are normalised with; clean: side of "clean", 0: none."""
         super().__init__()
         self.groups, self.exact, self.clean, self.masks, self.tiles = groups, exact, clean, masks, tiles
+        self.shared_flip = shared_flip
         self._numbers = list(zip(mean.tolist(), std.tolist(), strict=True))
         self.register_buffer("mean", mean.float().clone(), persistent=False)
         self.register_buffer("std", std.float().clone(), persistent=False)
@@ -99,6 +102,10 @@ class Crops(nn.Module):
         With masks also "mask": (count, V, T) bool, which patches of the whole views are hidden; with tiles also theirs.
         """
         draws = {g.name: torch.rand(count, len(g.policies), DRAWS, generator=rng) for g in self.groups}
+        if self.shared_flip:
+            first = draws[self.groups[0].name][:, :1, FLIP].clone()
+            for uniforms in draws.values():
+                uniforms[..., FLIP] = first
         if self.masks:
             draws["mask"] = self.masks.draw(count, len(self.groups[0].policies), rng)
         return draws | self.tiles.draw(count, rng) if self.tiles else draws
@@ -281,10 +288,14 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
     tiles = None
     if config.tiles.grid:
         first = known.views[0]
-        tiles = Tiles(config.tiles, adapted(first, config.tiles.scale or config.scale or first.scale), size)
+        policy = adapted(first, config.tiles.scale or config.scale or first.scale)
+        tiles = Tiles(config.tiles, policy, size, config.shared_flip)
         groups.append(tiles.group)
     if not config.normalise:
         mean, std = torch.zeros(channels), torch.ones(channels)
     masks = None if config.mask == "none" else Masks(config.mask, size // patch, config.mask_ratio, config.mask_share)
     clean = size if config.clean else 0
-    return Crops(tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks, tiles=tiles)
+    return Crops(
+        tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks, tiles=tiles,
+        shared_flip=config.shared_flip,
+    )  # fmt: skip

@@ -11,8 +11,9 @@ from typing import Literal
 
 from torch import nn
 
-from selfsight.encoders import regnet, stems, vit
+from selfsight.encoders import amdim, cpc, regnet, stems, vit
 from selfsight.encoders.alexnet import AlexNet
+from selfsight.encoders.amdim import MultiScale as MultiScale
 from selfsight.encoders.blocks import blocks_of as blocks_of
 from selfsight.encoders.fastnet import FastNet
 from selfsight.encoders.sobel import OnEdges
@@ -36,7 +37,8 @@ class EncoderConfig:
     sobel: bool = False
     """The network sees Sobel edges instead of colours (2 channels), as DeepCluster does."""
     patch: int = 0
-    """Transformers: side of a patch in pixels; 0: 4 up to 48 px, 8 up to 128 px, else 16."""
+    """Transformers: side of a patch in pixels; 0: 4 up to 48 px, 8 up to 128 px, else 16. CPC's networks: 0: a quarter of the
+    picture's side."""
     drop_path: float = 0.0
     """Transformers: how often a residual branch of the last block is left out in training; linearly less before it."""
     pool: Literal["cls", "mean"] = "cls"
@@ -97,6 +99,16 @@ def _alexnet(channels: int, image_size: int, config: EncoderConfig) -> nn.Module
     return AlexNet(channels, image_size)
 
 
+def _amdim(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
+    _only(name, config)
+    return amdim.AMDIMNet(name, channels, image_size)
+
+
+def _cpc(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
+    _only(name, config, "patch")
+    return cpc.CPCNet(name, channels, image_size, config.patch)
+
+
 def _fastnet(channels: int, image_size: int, config: EncoderConfig, **widths: tuple[int, ...]) -> nn.Module:
     _only("fastnet", config)
     return FastNet(channels=channels, **widths)
@@ -142,6 +154,17 @@ ENCODERS: dict[str, Encoder] = {
     "alexnet": Encoder(_alexnet, "AlexNet with batch normalisation, D = 4096 before the last ReLU; 1024 below 128 px"),
     **{
         name: Encoder(
+            partial(_amdim, name),
+            f"AMDIM's network of base width {shape.width} and depth {shape.depth}, D = {shape.dim}",
+        )
+        for name, shape in amdim.SHAPES.items()
+    },
+    **{
+        name: Encoder(partial(_cpc, name), f"CPC's network for patches, {sum(shape.blocks)} blocks, D = {shape.dim}")
+        for name, shape in cpc.SHAPES.items()
+    },
+    **{
+        name: Encoder(
             partial(_vit, name), f"vision transformer, {shape.depth} blocks, {shape.heads} heads, D = {shape.dim}"
         )
         for name, shape in vit.SHAPES.items()
@@ -152,6 +175,8 @@ ENCODERS: dict[str, Encoder] = {
 def check_side(encoder: nn.Module, side: int, flag: str) -> None:
     """WrongUse, naming the flag, if the encoder cannot see pictures of this side in pixels."""
     patch, least = int(getattr(encoder, "patch", 1)), int(getattr(encoder, "least", 1))
+    if getattr(encoder, "side", side) != side:
+        raise WrongUse(f"--{flag} {side}: this encoder sees pictures of {encoder.side} px only, choose that")
     if side < least:
         raise WrongUse(
             f"--{flag} {side} is too small for this encoder: at least {least} px, or choose another --encoder"

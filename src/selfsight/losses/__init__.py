@@ -20,41 +20,13 @@ from selfsight.losses.contrastive import (
 )
 from selfsight.losses.distillation import dino, entropy_gap, koleo, masked_prediction, prediction
 from selfsight.losses.memory import memory_accuracy, memory_nce, memory_softmax, noise_logits, pirl
+from selfsight.losses.mutual import amdim, cpc
 from selfsight.losses.redundancy import barlow_twins, coding_rate, emp_ssl, sigreg, tico, vicreg, w_mse, whiten
 from selfsight.losses.siamese import byol, simsiam
 
 __all__ = [
-    "barlow_twins",
-    "byol",
-    "coding_rate",
-    "contrastive_accuracy",
-    "dcl",
-    "dclw",
-    "dino",
-    "emp_ssl",
-    "entropy_gap",
-    "info_nce",
-    "koleo",
-    "masked_prediction",
-    "memory_accuracy",
-    "memory_nce",
-    "memory_softmax",
-    "moco",
-    "moco_v3",
-    "nearest",
-    "nnclr",
-    "noise_logits",
-    "nt_xent",
-    "pirl",
-    "prediction",
-    "relic",
-    "retrieval_accuracy",
-    "sigreg",
-    "simsiam",
-    "supcon",
-    "swapped_prediction",
-    "tico",
-    "vicreg",
-    "w_mse",
-    "whiten",
+    "amdim", "barlow_twins", "byol", "coding_rate", "contrastive_accuracy", "cpc", "dcl", "dclw", "dino", "emp_ssl",
+    "entropy_gap", "info_nce", "koleo", "masked_prediction", "memory_accuracy", "memory_nce", "memory_softmax",
+    "moco", "moco_v3", "nearest", "nnclr", "noise_logits", "nt_xent", "pirl", "prediction", "relic",
+    "retrieval_accuracy", "sigreg", "simsiam", "supcon", "swapped_prediction", "tico", "vicreg", "w_mse", "whiten",
 ]  # fmt: skip

@@ -2,8 +2,10 @@
 
 from selfsight.core import Method
 from selfsight.errors import WrongUse, perhaps
+from selfsight.methods.amdim import AMDIM
 from selfsight.methods.barlowtwins import BarlowTwins
 from selfsight.methods.byol import BYOL
+from selfsight.methods.cpc import CPC
 from selfsight.methods.deepcluster import DeepCluster
 from selfsight.methods.deepclusterv2 import DeepClusterV2
 from selfsight.methods.dino import DINO
@@ -56,6 +58,8 @@ METHODS: dict[str, type[Method]] = {
     "ibot": IBOT,
     "dinov2": DINOv2,
     "msn": MSN,
+    "amdim": AMDIM,
+    "cpc": CPC,
     "jigsaw": Jigsaw,
     "rotnet": RotNet,
     "pirl": PIRL,

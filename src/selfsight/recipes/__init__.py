@@ -17,7 +17,7 @@ from selfsight.errors import WrongUse, perhaps
 from selfsight.methods import METHODS, method_named
 from selfsight.recipes.cifar10 import cifar10, dcl, emp_short, moco_demo
 from selfsight.recipes.common import POLICIES_OF as POLICIES_OF
-from selfsight.recipes.imagenet import dino_long, dino_resnet, imagenet, moco_v1, simclr_v2, swav_small_batch
+from selfsight.recipes.imagenet import cpc_v1, dino_long, dino_resnet, imagenet, moco_v1, simclr_v2, swav_small_batch
 from selfsight.recipes.resolving import fit_warmup as fit_warmup
 from selfsight.recipes.resolving import resolve as resolve
 from selfsight.recipes.seer import SEER
@@ -44,6 +44,7 @@ _MORE: dict[str, Callable[[], Run[Any]]] = {
     "moco-cifar10-200-demo-symmetric": partial(moco_demo, direction="sum"),
     "moco-imagenet-v1": moco_v1,
     "empssl-cifar10-10": emp_short,
+    "cpc-imagenet-v1": cpc_v1,
     "swav-imagenet-batch256": swav_small_batch,
     "dino-imagenet-800": dino_long,
     "dino-imagenet-resnet50": dino_resnet,

@@ -11,8 +11,10 @@ from typing import Any
 
 from selfsight.augment import TilesConfig
 from selfsight.encoders import EncoderConfig
+from selfsight.methods.amdim import AMDIMConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
+from selfsight.methods.cpc import CPCConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
 from selfsight.methods.deepclusterv2 import DeepClusterV2Config
 from selfsight.methods.dino import DINOConfig
@@ -41,7 +43,18 @@ from selfsight.methods.tico import TiCoConfig
 from selfsight.methods.vicreg import VICRegConfig
 from selfsight.methods.wmse import WMSEConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
-from selfsight.recipes.common import CONSTANT, COSINE, COSINE10, CROP_AND_FLIP, clipped_lars, net_of, sgd, views_of
+from selfsight.recipes.common import (
+    CONSTANT,
+    COSINE,
+    COSINE10,
+    CROP_AND_FLIP,
+    ENCODERS_OF,
+    clipped_lars,
+    net_of,
+    patches,
+    sgd,
+    views_of,
+)
 from selfsight.run import ProbeConfig, Run
 
 PER_EPOCH = 45000 // 256  # a tenth is held out
@@ -147,6 +160,20 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, dict[str, Any]]] =
     "ibot": (IBOTConfig(**_DISTIL), _ADAMW, COSINE10, _SMALL_CROPS),
     "dinov2": (DINOv2Config(**{**_DISTIL, "momentum": 0.99}), _ADAMW, COSINE10, _SMALL_CROPS),
     "msn": (MSNConfig(prototypes=512, drop=0.3), _ADAMW, COSINE10, {**_SMALL_CROPS, "policy": "simclr-cifar"}),
+    # the authors' script, batch 200: 300 epochs, the rate falls to a fifth at 250 and 280
+    "amdim": (
+        AMDIMConfig(),
+        OptimizerConfig(name="adam", lr=2e-4, scaling="none", weight_decay=1e-5, betas=(0.8, 0.999)),
+        ScheduleConfig(name="multistep", warmup_epochs=500 / (45000 // 200), milestones=(250 / 300, 280 / 300), gamma=0.2),
+        {"policy": "amdim-cifar"},
+    ),
+    # published re-implementations on small pictures: Adam, batch 64 to 128, 7 x 7 patches of 8 px, offsets 2 to 4
+    "cpc": (
+        CPCConfig(furthest=4),
+        OptimizerConfig(name="adam", lr=2e-4, scaling="none", weight_decay=0.0),
+        COSINE10,
+        {"policy": "amdim-cifar", "tiles": patches(8)},
+    ),
     # our choice: 3 x 3 cells of 16 px from pictures of 48
     "jigsaw": (
         JigsawConfig(permutations=100, hidden=256, norm=True, joint=0),
@@ -201,17 +228,18 @@ _LONG: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+_BATCHES = {"empssl": 100, "amdim": 200, "cpc": 128}
 _VIT = dict.fromkeys(("ibot", "dinov2", "msn"), EncoderConfig(drop_path=0.1))
 
 
 def cifar10(method: str, epochs: int) -> Run[Any]:
-    """ResNet-18 (masks: ViT-S/4), batch 256 (EMP-SSL: 100), k-NN with k = 200 every 10 epochs."""
+    """ResNet-18 (masks: ViT-S/4; AMDIM, CPC: their own), batch 256 unless in _BATCHES, k-NN with k = 200 every 10 epochs."""
     config, optimizer, schedule, views = _TABLE[method]
     run = Run(
-        config, data="cifar10", encoder="vit-small" if method in _VIT else "resnet18",
+        config, data="cifar10", encoder=ENCODERS_OF.get(method, ("", "vit-small" if method in _VIT else "resnet18"))[1],
         net=_VIT.get(method, net_of(method)), image_size=32, optimizer=optimizer,
         schedule=schedule, views=views_of(method, **views), epochs=epochs,
-        batch_size=100 if method == "empssl" else 256, probe=PROBE,
+        batch_size=_BATCHES.get(method, 256), probe=PROBE,
     )  # fmt: skip
     return replace(run, **_LONG.get(method, {})) if epochs >= 1000 else run
 

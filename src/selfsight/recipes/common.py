@@ -34,6 +34,8 @@ POLICIES_OF = {
     "ibot": ("asym", "dino"),
     "dinov2": ("asym", "dino"),
     "msn": ("simclr-cifar", "moco-v2"),  # SimCLR's colours at strength 0.5, with its blur
+    "amdim": ("amdim-cifar", "amdim"),
+    "cpc": ("amdim-cifar", "cpc"),  # colours for each patch
     "jigsaw": ("jigsaw", "jigsaw-vissl"),
     "rotnet": ("deepcluster", "deepcluster"),
     "pirl": ("simclr-cifar", "simclr"),
@@ -41,6 +43,9 @@ POLICIES_OF = {
     "supcon": ("simclr-cifar", "simclr"),
     "supervised": ("deepcluster", "deepcluster"),
 }
+
+# A method that reads more of its encoder than features or tokens: for small pictures on a CPU, for others.
+ENCODERS_OF = {"amdim": ("amdim-mini", "amdim-small"), "cpc": ("cpc-mini", "cpc-small")}
 
 # What a method's encoder sees: DeepCluster clusters by colour unless it sees edges (section 4.1).
 NETS = {"deepcluster": EncoderConfig(sobel=True)}
@@ -58,11 +63,14 @@ CONSTANT = ScheduleConfig(name="constant")
 
 # iBOT's and DINOv2's masks: half of the whole views, rectangles over a tenth to a half of the patches.
 MASKS: dict[str, dict[str, Any]] = {"ibot": {"mask": "block"}, "dinov2": {"mask": "block"}}
+# Who compares places: views of a picture are mirrored alike, and a picture of patches as a whole.
+PLACES: dict[str, dict[str, Any]] = {"amdim": {"shared_flip": True}, "cpc": {"shared_flip": True}}
 
 # Tiles of methods that read some.
 TILES: dict[str, dict[str, Any]] = {
     "jigsaw": {"tiles": TilesConfig(grid=3, shift=1, standardise=True)},
     "pirl": {"tiles": TilesConfig(grid=3, per_tile=True, scale=(0.6, 1.0))},
+    "cpc": {"tiles": TilesConfig(grid=7)},  # see `patches`
 }
 
 
@@ -73,8 +81,14 @@ def net_of(method: str, resnet: bool = True) -> EncoderConfig:
 
 def views_of(method: str, policy: str = "auto", **settings: Any) -> ViewsConfig:
     """Views with the number of whole ones that the method reads."""
-    own = {"views": METHODS[method].global_views, **MASKS.get(method, {}), **TILES.get(method, {})}
-    return ViewsConfig(policy=policy, **{**own, **settings})
+    own = {**MASKS.get(method, {}), **TILES.get(method, {}), **PLACES.get(method, {})}
+    return ViewsConfig(policy=policy, **{"views": METHODS[method].global_views, **own, **settings})
+
+
+def patches(cell: int, grid: int = 7, stride: int = 0) -> TilesConfig:
+    """CPC's patches: they overlap by half, and lose an eighth of their side at random borders, which are filled with zeros."""
+    stride = stride or cell // 2
+    return TilesConfig(grid=grid, cell=cell, stride=stride, size=cell - max(1, cell // 8), pad=True, per_tile=True)
 
 
 def lars(lr: float, weight_decay: float, **settings: Any) -> OptimizerConfig:

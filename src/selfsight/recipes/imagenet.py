@@ -10,8 +10,10 @@ from typing import Any
 
 from selfsight.augment import TilesConfig
 from selfsight.encoders import EncoderConfig
+from selfsight.methods.amdim import AMDIMConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
+from selfsight.methods.cpc import CPCConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
 from selfsight.methods.deepclusterv2 import DeepClusterV2Config
 from selfsight.methods.dino import DINOConfig
@@ -40,7 +42,18 @@ from selfsight.methods.tico import TiCoConfig
 from selfsight.methods.vicreg import VICRegConfig
 from selfsight.methods.wmse import WMSEConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
-from selfsight.recipes.common import CONSTANT, COSINE, COSINE10, CROP_AND_FLIP, POLICIES_OF, lars, net_of, sgd, views_of
+from selfsight.recipes.common import (
+    CONSTANT,
+    COSINE,
+    COSINE10,
+    CROP_AND_FLIP,
+    POLICIES_OF,
+    lars,
+    net_of,
+    patches,
+    sgd,
+    views_of,
+)
 from selfsight.run import Run
 
 # The linear predictor on BYOL's heads and optimisation, which is what the papers of the two report on ImageNet.
@@ -52,6 +65,7 @@ _VIT = {
     **dict.fromkeys(("dino", "ibot", "msn"), EncoderConfig(drop_path=0.1)),
     "dinov2": EncoderConfig(drop_path=0.3, layer_scale=1e-5),
 }
+_PATCHES = {"cpc": EncoderConfig(patch=80)}
 _PICTURES = 1_281_167  # for settings that count steps: an epoch has _PICTURES // batch
 
 
@@ -166,6 +180,22 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
         800,
         1024,
     ),
+    # the authors' script for 128 px: 50 epochs, the rate falls to a fifth at 30 and 45
+    "amdim": (
+        AMDIMConfig(),
+        OptimizerConfig(name="adam", lr=2e-4, scaling="none", weight_decay=1e-5, betas=(0.8, 0.999)),
+        ScheduleConfig(name="multistep", warmup_epochs=500 * 480 / _PICTURES, milestones=(0.6, 0.9), gamma=0.2),
+        50,
+        480,
+    ),
+    # v2, appendix A, without its weight averaging
+    "cpc": (
+        CPCConfig(),
+        OptimizerConfig(name="adam", lr=4e-4, scaling="none", weight_decay=0.0, betas=(0.8, 0.999), clip_norm=0.01),
+        ScheduleConfig(name="constant"),
+        200,
+        512,
+    ),
     # VISSL's ResNet-50 (arXiv 1905.01235)
     "jigsaw": (JigsawConfig(permutations=100, hidden=1000, norm=True, joint=0), sgd(0.1, 1e-4), _VISSL, 105, 256),
     "rotnet": (RotNetConfig(), sgd(0.1, 1e-4), _VISSL, 105, 256),
@@ -205,17 +235,22 @@ _VIEWS: dict[str, dict[str, Any]] = {
         "tiles": TilesConfig(grid=3, cell=85, size=64, per_tile=True, scale=(0.6, 1.0)),
     },
     "msn": {"scale": (0.3, 1.0), "locals": 10, "local_size": 96, "local_scale": (0.05, 0.3)},
+    "cpc": {"tiles": patches(80, grid=6, stride=36)},
     "supervised": {"scale": (0.08, 1.0), **CROP_AND_FLIP},
 }  # fmt: skip
+
+
+_OWN = {"amdim": ("amdim-medium", 128), "cpc": ("cpc-large", 260)}  # encoder, side of a view
 
 
 def imagenet(method: str) -> Run[Any]:
     """ResNet-50 (self-distillation: ViT-S/16, DeepCluster: AlexNet) with the paper's optimizer, schedule, batch, views."""
     config, optimizer, schedule, epochs, batch = _TABLE[method]
     encoder = "alexnet" if method == "deepcluster" else "vit-small" if method in _VIT else "resnet50"
+    encoder, side = _OWN.get(method, (encoder, 224))
     return Run(
         config, data="imagenet", encoder=encoder,
-        net=_VIT.get(method, net_of(method)), image_size=224, optimizer=optimizer,
+        net={**_VIT, **_PATCHES}.get(method, net_of(method)), image_size=side, optimizer=optimizer,
         schedule=schedule, epochs=epochs, batch_size=batch,
         views=views_of(method, POLICIES_OF[method][1], **_VIEWS.get(method, {})),
     )  # fmt: skip
@@ -270,4 +305,14 @@ def dino_resnet() -> Run[Any]:
         views=views_of(
             "dino", "dino", scale=(0.14, 1.0), locals=8, local_size=96, local_scale=(0.05, 0.14)
         ),
+    )  # fmt: skip
+
+
+def cpc_v1() -> Run[Any]:
+    """CPC v1: 7 x 7 gray patches of 64 px, of which random 60 px are seen; predictions downwards only; no clipping."""
+    tiles = TilesConfig(grid=7, cell=64, stride=32, size=60, pad=True)
+    return replace(
+        imagenet("cpc"), method=CPCConfig(directions=1), net=EncoderConfig(), image_size=256,
+        optimizer=OptimizerConfig(name="adam", lr=2e-4, scaling="none", weight_decay=0.0),
+        views=views_of("cpc", "cpc-v1", tiles=tiles),
     )  # fmt: skip

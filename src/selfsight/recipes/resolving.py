@@ -8,7 +8,7 @@ from typing import Any
 
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
-from selfsight.recipes.common import POLICIES_OF
+from selfsight.recipes.common import ENCODERS_OF, POLICIES_OF, patches
 from selfsight.run import Run
 
 
@@ -46,6 +46,7 @@ def resolve(run: Run[Any], *, pictures: int, image_size: int, channels: int, cud
         small = image_size <= 64 and not cuda
         why = f"{image_size} px views on {'a GPU' if cuda else 'a CPU'}"
         names = ("vit-mini", "vit-small") if METHODS[run.method_name].tokens else ("fastnet", "resnet18")
+        names = ENCODERS_OF.get(run.method_name, names)
         run = replace(run, encoder=choose("encoder", names[0 if small else 1], why))
     if run.views.policy == "auto":
         policies = POLICIES_OF[run.method_name]
@@ -54,6 +55,11 @@ def resolve(run: Run[Any], *, pictures: int, image_size: int, channels: int, cud
         else:
             policy = choose("policy", "plain", f"pictures have {channels} channel(s), colour operations need 3")
         run = replace(run, views=replace(run.views, policy=policy))
+    if run.method_name == "cpc" and not run.views.tiles.cell:
+        tiles = patches(
+            choose("tiles", max(8, image_size // 4), "a quarter of the picture in pixels, overlapping by half")
+        )
+        run = replace(run, views=replace(run.views, tiles=tiles))
     multiple = run.processes * run.accumulate
     if run.batch_size == "auto":
         size = _batch(pictures, cuda, multiple)

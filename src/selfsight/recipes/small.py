@@ -10,8 +10,11 @@ from typing import Any
 
 from selfsight.augment import TilesConfig
 from selfsight.encoders import EncoderConfig
+from selfsight.methods import METHODS
+from selfsight.methods.amdim import AMDIMConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
+from selfsight.methods.cpc import CPCConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
 from selfsight.methods.deepclusterv2 import DeepClusterV2Config
 from selfsight.methods.dino import DINOConfig
@@ -40,7 +43,7 @@ from selfsight.methods.tico import TiCoConfig
 from selfsight.methods.vicreg import VICRegConfig
 from selfsight.methods.wmse import WMSEConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
-from selfsight.recipes.common import net_of, views_of
+from selfsight.recipes.common import net_of, patches, views_of
 from selfsight.run import Run
 
 MUON = OptimizerConfig(
@@ -52,6 +55,10 @@ _DISTIL: dict[str, Any] = {
     "hidden": 256, "bottleneck": 128, "outputs": 128, "norm": "batch", "momentum": 0.9, "freeze_steps": 20,
     "student_temperature": 0.2, "teacher_temperature": 0.06, "teacher_temperature_end": 0.06, "centre_momentum": 0.3,
 }  # fmt: skip
+
+# Networks without batch normalisation inside do not bear Muon's long first steps.
+_ADAM = OptimizerConfig(name="adam", lr=6e-3, scaling="none", weight_decay=1e-5, betas=(0.8, 0.999))
+_OPTIMIZERS = {"amdim": _ADAM, "cpc": replace(_ADAM, lr=3e-3)}
 
 # Heads and constants for small networks and small data.
 _SMALL: dict[str, Any] = {
@@ -82,6 +89,8 @@ _SMALL: dict[str, Any] = {
     "ibot": IBOTConfig(**_DISTIL, patches=0.2),
     "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
+    "amdim": AMDIMConfig(),
+    "cpc": CPCConfig(furthest=3, blocks=3, width=64),
     "jigsaw": JigsawConfig(permutations=24, hidden=128, norm=True, joint=0),
     "rotnet": RotNetConfig(),
     "pirl": PIRLConfig(temperature=0.1, negatives=4096, layers=2, hidden=512),
@@ -90,11 +99,15 @@ _SMALL: dict[str, Any] = {
     "supervised": SupervisedConfig(),
 }  # fmt: skip
 
-# Who hides patches needs an encoder that has some. A mean over patches learns sooner than a class token, early convolutions
+# Encoders of their own. Who hides patches needs some: a mean over patches learns sooner than a class token, early convolutions
 # sooner than one projection, and nine large patches are seen four times as often in the same time as 36 small ones.
-_ENCODERS = {"ibot": "vit-micro", "dinov2": "vit-micro", "msn": "vit-micro"}
 _MEAN = EncoderConfig(pool="mean")
 _SOON = EncoderConfig(pool="mean", conv_stem=True, patch=8)
+_ENCODERS = {
+    **dict.fromkeys(("ibot", "dinov2", "msn"), ("vit-micro", _SOON)),
+    "amdim": ("amdim-mini", EncoderConfig()),
+    "cpc": ("cpc-mini", EncoderConfig(patch=10)),
+}
 
 # On `shapes`, where colour means nothing, all views are gray with strong jitter: else small networks answer by colour, and
 # with it every method learns in half a minute.
@@ -108,6 +121,8 @@ _VIEWS: dict[str, dict[str, Any]] = {
     "ibot": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "dinov2": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "msn": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
+    "amdim": {"size": 32, "scale": (0.3, 1.0)},
+    "cpc": {"size": 0, "scale": (0.5, 1.0), "tiles": patches(10, grid=5)},  # of 30 px
     "jigsaw": {"scale": None, "tiles": TilesConfig(grid=2, cell=16, size=12, shift=1, standardise=True)},
     "pirl": {"tiles": TilesConfig(grid=2, cell=16, size=12, per_tile=True, scale=(0.6, 1.0))},
 }
@@ -131,13 +146,15 @@ def cpu(method: str, data: str) -> Run[Any]:
     views: dict[str, Any] = {"size": 24, "scale": (0.2, 1.0), **_VIEWS.get(method, {})}
     if data == "cifar10" and method in _NO_NEGATIVES:
         views["policy"] = "simclr-cifar"
+    if data == "cifar10" and method in ("amdim", "cpc"):
+        views["scale"] = None  # their policy moves pictures
     if data == "shapes":
         views |= {**_STRONG, "gray": 1.0}
+    encoder, net = _ENCODERS.get(method, ("fastnet", net_of(method, resnet=False)))
     return Run(
-        _SMALL[method], data=_DATA.get((method, data), data), encoder=_ENCODERS.get(method, "fastnet"), image_size=32,
-        net=_SOON if method in _ENCODERS else net_of(method, resnet=False),
-        batch_size=128 if data == "shapes" or method in _NO_NEGATIVES else 256,  # without negatives, steps count more
-        views=views_of(method, **views), optimizer=MUON,
+        _SMALL[method], data=_DATA.get((method, data), data), encoder=encoder, image_size=32, net=net,
+        batch_size=128 if data == "shapes" or method in (*_NO_NEGATIVES, "cpc") else 256,  # steps count more
+        views=views_of(method, **views), optimizer=_OPTIMIZERS.get(method, MUON),
         schedule=ScheduleConfig(
             name="constant" if method in _RELABELLED else "cosine", warmup_epochs=0.05 * length["epochs"]
         ), **length,
@@ -148,7 +165,7 @@ def any_folder(method: str) -> Run[Any]:
     """A folder of pictures: encoder, policy, batch and epochs follow the data (see `resolve`)."""
     base = cpu(method, "shapes")
     views = views_of(method, views=base.views.views)
-    net = _MEAN if method in _ENCODERS else base.net
+    net = _MEAN if METHODS[method].tokens else net_of(method, resnet=False)
     return replace(base, net=net, encoder="auto", epochs="auto", batch_size="auto", image_size="auto", views=views)
 
 
@@ -178,6 +195,8 @@ def tiny(method: str) -> Run[Any]:
         "ibot": IBOTConfig(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
         "dinov2": DINOv2Config(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
         "msn": MSNConfig(hidden=64, dim=32, prototypes=32, momentum=0.9),
+        "amdim": AMDIMConfig(),
+        "cpc": CPCConfig(furthest=2, blocks=2, width=16, dim=16),
         "jigsaw": JigsawConfig(permutations=12, hidden=32, norm=True, joint=64, dropout=0.0),
         "rotnet": RotNetConfig(),
         "pirl": PIRLConfig(temperature=0.1, negatives=256, dim=32),
@@ -187,7 +206,7 @@ def tiny(method: str) -> Run[Any]:
     }[method]
     more: dict[str, dict[str, Any]] = {
         **{name: {"locals": 2, "local_size": 12} for name in ("swav", "deepclusterv2", "dino", "ibot", "dinov2", "msn")},
-        "lejepa": {"locals": 1, "local_size": 12}, "empssl": {"views": 4},
+        "lejepa": {"locals": 1, "local_size": 12}, "empssl": {"views": 4}, "cpc": {"tiles": patches(8, grid=3)},
         "jigsaw": {"tiles": TilesConfig(grid=2, cell=12, size=9, shift=1, standardise=True)},
         "pirl": {"tiles": TilesConfig(grid=2, cell=12, size=9, per_tile=True, scale=(0.6, 1.0))},
     }  # fmt: skip
@@ -196,10 +215,12 @@ def tiny(method: str) -> Run[Any]:
     adam = OptimizerConfig(
         name="adamw", lr=4e-3, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3, clip_per="tensor"
     )
+    side = 32 if method == "amdim" else 16
+    tokens = METHODS[method].tokens
+    encoder = "vit-toy" if tokens else {"amdim": "amdim-toy", "cpc": "cpc-toy"}.get(method, "fastnet-tiny")
     return Run(
-        config, data="shapes:16:640", encoder="vit-toy" if method in _ENCODERS else "fastnet-tiny",
-        net=net_of(method, resnet=False), image_size=16, batch_size=64,
-        epochs=4, holdout=128, views=views_of(method, **more.get(method, {})),
-        optimizer=adam if method in _ENCODERS else sgd,
+        config, data=f"shapes:{side}:640", encoder=encoder, net=net_of(method, resnet=False), image_size=side,
+        batch_size=64, epochs=4, holdout=128, views=views_of(method, **more.get(method, {})),
+        optimizer=adam if tokens else sgd,
         schedule=ScheduleConfig(name="cosine", warmup_epochs=0.5),
     )  # fmt: skip
