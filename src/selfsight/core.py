@@ -110,7 +110,8 @@ class Method(nn.Module):
     more_views: ClassVar[bool] = False  #: it reads more of them, too
     local_views: ClassVar[bool] = False  #: it reads small crops, too
     tokens: ClassVar[bool] = False  #: it works on the tokens of a transformer
-    masked: ClassVar[bool] = False  #: it reads views["mask"], (V, B, T) bool; its encoder has patches
+    masked: ClassVar[tuple[str, ...]] = ()  #: kinds of views.mask that it reads as "mask", (V, B, T) bool, or MultiBlock's
+    even_masks: ClassVar[bool] = False  #: each mask must hide equally many patches
     labelled: ClassVar[bool] = False  #: it reads views["label"], (1, B) int64; supervised reference points only
     reorders: bool = False  #: `order` says what an epoch sees; decoding then never runs ahead into the next epoch
     encoder: nn.Module  #: (B, C, S, S) -> (B, D), what training leaves behind
@@ -136,6 +137,10 @@ class Method(nn.Module):
 
     def study(self) -> dict[str, Tensor]:
         """Arrays to keep at each measurement for a later analysis, such as matrices whose spectra matter."""
+        return {}
+
+    def pictures(self, views: Views) -> dict[str, Tensor]:
+        """What to draw of some pictures for the report: heading -> (B, C, S, S), normalised as `views` are."""
         return {}
 
     def before_step(self, step: Step, data: Data) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from selfsight.augment import geometry
 from selfsight.augment.apply import DRAWS, Group, Normal, make
-from selfsight.augment.masks import MaskKind, Masks
+from selfsight.augment.masks import NAMES, MaskKind, Masks, MultiBlock, masking
 from selfsight.augment.policies import POLICIES, Policy, entry, multi_crop
 from selfsight.core import Images, Views
 from selfsight.errors import WrongUse
@@ -61,11 +61,14 @@ class ViewsConfig:
     clean: bool = False
     """Add the whole picture without augmentation as the view "clean"."""
     mask: MaskKind = "none"
-    """Hide patches of the whole views, for methods that predict them: block (rectangles) or random (single patches)."""
+    """Hide patches of the whole views, for methods that predict them: block (rectangles), random (single patches), or
+    multiblock (four targets and what they leave of a context)."""
     mask_ratio: tuple[float, float] = (0.1, 0.5)
-    """Share of the patches that a mask hides, drawn from this range."""
+    """Share of the patches that a mask hides, or one target of multiblock, drawn from this range."""
     mask_share: float = 0.5
-    """Share of the whole views that get a mask."""
+    """Share of the whole views that get a mask; block and random."""
+    mask_unit: int = 1
+    """Side, in patches, of the squares that random masks consist of."""
 
 
 class Crops(nn.Module):
@@ -80,7 +83,7 @@ class Crops(nn.Module):
 
     def __init__(
         self, groups: tuple[Group, ...], mean: Tensor, std: Tensor, *, exact: bool = False, clean: int = 0,
-        masks: Masks | None = None,
+        masks: Masks | MultiBlock | None = None,
     ) -> None:  # fmt: skip
         """mean, std: (C,) in [0, 1] units, what the views are normalised with; clean: side of "clean", 0: none."""
         super().__init__()
@@ -92,11 +95,11 @@ class Crops(nn.Module):
     def draw(self, count: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Uniforms of `count` pictures: group name -> (count, V, DRAWS) float32 in [0, 1), on the CPU.
 
-        With masks also "mask": (count, V, T) bool, which patches of the whole views are hidden.
+        With masks also "mask": (count, V, T) bool, which patches of the whole views are hidden (or see MultiBlock).
         """
         draws = {g.name: torch.rand(count, len(g.policies), DRAWS, generator=rng) for g in self.groups}
         if self.masks:
-            draws["mask"] = self.masks.draw(count, len(self.groups[0].policies), rng)
+            draws |= self.masks.draws(count, len(self.groups[0].policies), rng)
         return draws
 
     def crop_boxes(self, draws: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
@@ -151,8 +154,8 @@ class Crops(nn.Module):
         if self.clean:
             given = images["clean"][0] if isinstance(images, Mapping) else images
             views["clean"] = self.plain(given, self.clean)[None]
-        if self.masks:
-            views["mask"] = draws["mask"].transpose(0, 1).contiguous().to(self.mean.device, non_blocking=True)
+        for name in (name for name in NAMES if name in draws):
+            views[name] = draws[name].transpose(0, 1).contiguous().to(self.mean.device, non_blocking=True)
         return views
 
     @torch.no_grad()
@@ -194,7 +197,7 @@ def _refuse(config: ViewsConfig) -> None:
         bounds = getattr(config, field)
         if bounds is not None and not 0 < bounds[0] <= bounds[1] <= 1:
             raise WrongUse(f"views.{field} {bounds} is not a range of areas; give two numbers, 0 < low <= high <= 1")
-    for field, least in (("views", 1), ("size", 0), ("locals", 0), ("local_size", 0), ("strength", 0)):
+    for field, least in (("views", 1), ("size", 0), ("locals", 0), ("local_size", 0), ("strength", 0), ("mask_unit", 1)):
         if getattr(config, field) < least:
             raise WrongUse(f"views.{field} is {getattr(config, field)}; give at least {least}")
     if config.policy == "auto":
@@ -257,7 +260,7 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         groups.append(Group("local", config.local_size or side, tuple(adapted(p, small) for p in bases)))
     if not config.normalise:
         mean, std = torch.zeros(channels), torch.ones(channels)
-    masks = None if config.mask == "none" else Masks(config.mask, size // patch, config.mask_ratio, config.mask_share)
+    masks = masking(config.mask, size // max(1, patch), config.mask_ratio, config.mask_share, config.mask_unit)
     clean = size if config.clean else 0
     return Crops(tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks)
 

@@ -19,11 +19,12 @@ from selfsight.losses.contrastive import (
     supcon,
 )
 from selfsight.losses.distillation import dino, entropy_gap, koleo, masked_prediction, prediction
+from selfsight.losses.masked import ijepa, mae, simmim
 from selfsight.losses.redundancy import barlow_twins, coding_rate, emp_ssl, sigreg, tico, vicreg, w_mse, whiten
 from selfsight.losses.siamese import byol, simsiam
 
 __all__ = [
     "barlow_twins", "byol", "coding_rate", "contrastive_accuracy", "dcl", "dclw", "dino", "emp_ssl", "entropy_gap",
-    "info_nce", "koleo", "masked_prediction", "moco", "moco_v3", "nearest", "nnclr", "nt_xent", "prediction", "relic",
-    "retrieval_accuracy", "sigreg", "simsiam", "supcon", "swapped_prediction", "tico", "vicreg", "w_mse", "whiten",
+    "ijepa", "info_nce", "koleo", "mae", "masked_prediction", "moco", "moco_v3", "nearest", "nnclr", "nt_xent", "prediction", "relic",
+    "retrieval_accuracy", "sigreg", "simmim", "simsiam", "supcon", "swapped_prediction", "tico", "vicreg", "w_mse", "whiten",
 ]  # fmt: skip

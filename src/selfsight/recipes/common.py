@@ -34,12 +34,20 @@ POLICIES_OF = {
     "ibot": ("asym", "dino"),
     "dinov2": ("asym", "dino"),
     "msn": ("simclr-cifar", "moco-v2"),  # SimCLR's colours at strength 0.5, with its blur
+    "mae": ("mae", "mae"),
+    "simmim": ("simmim", "simmim"),
+    "ijepa": ("ijepa", "ijepa"),
     "supcon": ("simclr-cifar", "simclr"),
     "supervised": ("deepcluster", "deepcluster"),
 }
 
 # What a method's encoder sees: DeepCluster clusters by colour unless it sees edges (section 4.1).
-NETS = {"deepcluster": EncoderConfig(sobel=True)}
+NETS = {
+    "deepcluster": EncoderConfig(sobel=True),
+    # fixed positions; nothing teaches the class token of I-JEPA and SimMIM, and means of patches suit a probe of MAE, too
+    **dict.fromkeys(("mae", "ijepa"), EncoderConfig(pool="mean", positions="sincos")),
+    "simmim": EncoderConfig(pool="mean"),
+}
 # Residual branches that do not start at zero, as in the authors' code. It matters under LARC (SwAV, DeepCluster-v2): a
 # norm of length 0 takes one step of the raw gradient, then each step is a thousandth of the rate times its length.
 RESNETS = {**NETS, **dict.fromkeys(("moco", "swav", "deepclusterv2"), EncoderConfig(zero_init_residual=False))}
@@ -52,8 +60,14 @@ COSINE = ScheduleConfig(name="cosine", per="epoch")  # MoCo v1, v2 and SimSiam: 
 CONSTANT = ScheduleConfig(name="constant")
 
 
-# iBOT's and DINOv2's masks: half of the whole views, rectangles over a tenth to a half of the patches.
-MASKS: dict[str, dict[str, Any]] = {"ibot": {"mask": "block"}, "dinov2": {"mask": "block"}}
+# iBOT's and DINOv2's masks: half of the whole views, rectangles over a tenth to a half of the patches. The others: the papers.
+MASKS: dict[str, dict[str, Any]] = {
+    "ibot": {"mask": "block"},
+    "dinov2": {"mask": "block"},
+    "mae": {"mask": "random", "mask_ratio": (0.75, 0.75), "mask_share": 1.0},
+    "simmim": {"mask": "random", "mask_ratio": (0.6, 0.6), "mask_share": 1.0, "mask_unit": 2},
+    "ijepa": {"mask": "multiblock", "mask_ratio": (0.15, 0.2)},
+}
 
 
 def net_of(method: str, resnet: bool = True) -> EncoderConfig:

@@ -19,7 +19,9 @@ from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
 from selfsight.methods.ibot import IBOTConfig
+from selfsight.methods.ijepa import IJEPAConfig
 from selfsight.methods.lejepa import LeJEPAConfig
+from selfsight.methods.mae import MAEConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
@@ -27,6 +29,7 @@ from selfsight.methods.nnclr import NNCLRConfig
 from selfsight.methods.relic import ReLICConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
+from selfsight.methods.simmim import SimMIMConfig
 from selfsight.methods.simsiam import SimSiamConfig
 from selfsight.methods.supcon import SupConConfig
 from selfsight.methods.supervised import SupervisedConfig
@@ -77,13 +80,18 @@ _SMALL: dict[str, Any] = {
     "ibot": IBOTConfig(**_DISTIL, patches=0.2),
     "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
+    "mae": MAEConfig(width=64, depth=2, heads=4),
+    "simmim": SimMIMConfig(),
+    "ijepa": IJEPAConfig(width=64, depth=2, heads=4, momentum=0.9),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
 
 # Who hides patches needs an encoder that has some. A mean over patches learns sooner than a class token.
 _ENCODERS = {"ibot": "vit-mini", "dinov2": "vit-mini", "msn": "vit-mini"}
+_ENCODERS |= {"mae": "vit-micro", "simmim": "vit-micro", "ijepa": "vit-micro"}
 _MEAN = EncoderConfig(pool="mean")
+_HIDING = ("mae", "simmim", "ijepa")  # what is hidden teaches, not the augmentation
 
 # On `shapes`, where colour means nothing, all views are gray with strong jitter: else small networks answer by colour, and
 # with it every method learns in half a minute.
@@ -115,13 +123,15 @@ def cpu(method: str, data: str) -> Run[Any]:
     views: dict[str, Any] = {"size": 24, "scale": (0.2, 1.0), **_VIEWS.get(method, {})}
     if data == "cifar10" and method in _NO_NEGATIVES:
         views["policy"] = "simclr-cifar"
-    if data == "shapes":
+    if method in _HIDING:
+        views |= {"size": 32}
+    elif data == "shapes":
         views |= {**_STRONG, "gray": 1.0}
         if method in _ENCODERS:  # 25 and 9 patches of 4 px
             views |= {"size": 20, "local_size": 12}
     return Run(
         _SMALL[method], data=data, encoder=_ENCODERS.get(method, "fastnet"), image_size=32,
-        net=_MEAN if method in _ENCODERS else net_of(method, resnet=False),
+        net=_MEAN if method in _ENCODERS and method not in _HIDING else net_of(method, resnet=False),
         batch_size=128 if data == "shapes" or method in _NO_NEGATIVES else 256,  # without negatives, steps count more
         views=views_of(method, **views), optimizer=MUON,
         schedule=ScheduleConfig(
@@ -163,6 +173,9 @@ def tiny(method: str) -> Run[Any]:
         "ibot": IBOTConfig(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
         "dinov2": DINOv2Config(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
         "msn": MSNConfig(hidden=64, dim=32, prototypes=32, momentum=0.9),
+        "mae": MAEConfig(width=32, depth=1, heads=2),
+        "simmim": SimMIMConfig(),
+        "ijepa": IJEPAConfig(width=32, depth=1, heads=2, momentum=0.9),
         "supcon": SupConConfig(hidden=64, dim=32),
         "supervised": SupervisedConfig(),
     }[method]
