@@ -173,7 +173,7 @@ class Predictor(nn.Module):
         super().__init__()
         if width % 4 or width % heads:
             raise WrongUse(f"{width} features of a predictor: choose a multiple of 4 and of its {heads} heads")
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.dim, self.width = out, width
         self.enter = nn.Linear(dim, width)
         self.token = nn.Parameter(0.02 * torch.randn(1, 1, width))

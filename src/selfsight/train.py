@@ -147,7 +147,8 @@ def build(
             f"{run.method_name} reads no local crops: leave out --views.locals, or choose a method such as swav"
         )
     if run.views.mask not in (cls.masked or ("none",)):
-        how = f"hides patches: set --views.mask {' or '.join(cls.masked)}" if cls.masked else "hides no patches: leave out --views.mask"
+        kinds = " or ".join(cls.masked)
+        how = f"hides patches: set --views.mask {kinds}" if kinds else "hides no patches: leave out --views.mask"
         raise WrongUse(f"{run.method_name} {how}")
     low, high = run.views.mask_ratio
     if cls.even_masks and not low == high < 1 == run.views.mask_share:

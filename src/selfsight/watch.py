@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from selfsight import checkpoint, distributed, health, measure
-from selfsight.analysis import save_attention
+from selfsight.analysis import save_attention, save_drawn
 from selfsight.encoders import TokenEncoder
 from selfsight.session import Session, due
 from selfsight.track import Tracker
@@ -188,8 +188,9 @@ def _export_steps(every: float, per_epoch: int, total: int) -> set[int]:
 
 
 def save_pictures(session: Session, folder: Path) -> None:
-    """Pictures for the report: neighbours of samples, attention maps of a transformer, and a grid of views."""
+    """Pictures for the report: neighbours of samples, a grid of views, attention maps, what the method draws itself."""
     figures = folder / "figures"
+    save_drawn(session.train, session.method, session.run.seed, figures / "drawn.png")
     if isinstance(session.method.encoder, TokenEncoder):
         save_attention(session.train, session.method.encoder, session.run.seed, figures / "attention.png")
     held = session.held or session.train

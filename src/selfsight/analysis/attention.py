@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from selfsight import distributed
+from selfsight.analysis.figure import table
 from selfsight.checkpoint import Encoder, atomic
 from selfsight.encoders import TokenEncoder
 from selfsight.errors import WrongUse
 from selfsight.measure import sample
 from selfsight.train import Pictures, evaluating
-
-GAP, HEADING = 4, 18  #: pixels between the parts of the figure, and above its columns
 
 
 def attention_maps(encoder: Any, images: Tensor, upsample: bool = True) -> Tensor:
@@ -71,26 +69,9 @@ def save_attention(pictures: Pictures, encoder: Any, seed: int, path: Path, coun
         return
     views = pictures.views
     shown = (images * views.std[:, None, None] + views.mean[:, None, None]).clamp(0, 1).cpu()
-    image = _figure(shown[..., : maps.shape[-2], : maps.shape[-1]], maps)
+    columns = {"picture": shown[..., : maps.shape[-2], : maps.shape[-1]], "mean": _coloured(maps.mean(1))}
+    image = table(columns | {f"head {i + 1}": _coloured(maps[:, i]) for i in range(maps.shape[1])})
     atomic(path, lambda part: image.save(part, "PNG"))
-
-
-def _figure(images: Tensor, maps: Tensor) -> Image.Image:
-    """(B, C, S, S) in [0, 1] and (B, heads, S, S) -> a row per picture, headings above."""
-    colours = images if images.shape[1] == 3 else images[:, :1].expand(-1, 3, -1, -1)
-    columns = {"picture": colours, "mean": _coloured(maps.mean(1))}
-    columns |= {f"head {i + 1}": _coloured(maps[:, i]) for i in range(maps.shape[1])}
-    height, width = maps.shape[-2:]
-    zoom = max(1, 96 // max(height, width))  # small pictures are shown larger, pixel by pixel
-    high, wide = zoom * height + GAP, zoom * width + GAP
-    figure = Image.new("RGB", (len(columns) * wide - GAP, HEADING + len(images) * high - GAP), "white")
-    draw, font = ImageDraw.Draw(figure), ImageFont.load_default(12)
-    for i, (name, cells) in enumerate(columns.items()):
-        draw.text((i * wide, 2), name, fill="black", font=font)
-        for j, cell in enumerate(cells.mul(255).round().byte().permute(0, 2, 3, 1).numpy()):
-            tile = Image.fromarray(cell).resize((zoom * width, zoom * height), Image.Resampling.NEAREST)
-            figure.paste(tile, (i * wide, HEADING + j * high))
-    return figure
 
 
 def _coloured(maps: Tensor) -> Tensor:

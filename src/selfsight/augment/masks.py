@@ -120,9 +120,7 @@ class MultiBlock:
         shuffled = torch.rand(context.shape, generator=rng).masked_fill(~context, 2.0).argsort(1)
         return {"context": shuffled[:, None, : int(context.sum(1).min())], "targets": targets}
 
-    def _places(
-        self, count: int, height: int, width: int, wide: int, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _places(self, count: int, height: int, width: int, wide: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Contexts (count, T) bool and targets (count, targets, height * width) int64, somewhere."""
         targets = self._rectangles(count, self.targets, height, width, rng)
         square = self._rectangles(count, 1, wide, wide, rng)

@@ -176,10 +176,16 @@ ENTRIES: dict[str, Entry] = {
     ),
     "mae": Entry((_CROP,), "MAE: crops of at least 0.2 and flips, no colours", "arXiv 2111.06377, A.1", "code"),
     "simmim": Entry(
-        (replace(_CROP, scale=(0.67, 1.0)),), "SimMIM: crops of at least 0.67 and flips, no colours", "arXiv 2111.09886", "code"
+        (replace(_CROP, scale=(0.67, 1.0)),),
+        "SimMIM: crops of at least 0.67 and flips, no colours",
+        "arXiv 2111.09886",
+        "code",
     ),
     "ijepa": Entry(
-        (replace(_CROP, scale=(0.3, 1.0), flip=0.0),), "I-JEPA: crops of at least 0.3, nothing else", "arXiv 2301.08243", "code"
+        (replace(_CROP, scale=(0.3, 1.0), flip=0.0),),
+        "I-JEPA: crops of at least 0.3, nothing else",
+        "arXiv 2301.08243",
+        "code",
     ),
     "svhn": Entry(
         (replace(_SIMCLR_CIFAR, scale=None, flip=0.0),),

@@ -197,7 +197,14 @@ def _refuse(config: ViewsConfig) -> None:
         bounds = getattr(config, field)
         if bounds is not None and not 0 < bounds[0] <= bounds[1] <= 1:
             raise WrongUse(f"views.{field} {bounds} is not a range of areas; give two numbers, 0 < low <= high <= 1")
-    for field, least in (("views", 1), ("size", 0), ("locals", 0), ("local_size", 0), ("strength", 0), ("mask_unit", 1)):
+    for field, least in (
+        ("views", 1),
+        ("size", 0),
+        ("locals", 0),
+        ("local_size", 0),
+        ("strength", 0),
+        ("mask_unit", 1),
+    ):
         if getattr(config, field) < least:
             raise WrongUse(f"views.{field} is {getattr(config, field)}; give at least {least}")
     if config.policy == "auto":

@@ -25,6 +25,7 @@ from selfsight.losses.siamese import byol, simsiam
 
 __all__ = [
     "barlow_twins", "byol", "coding_rate", "contrastive_accuracy", "dcl", "dclw", "dino", "emp_ssl", "entropy_gap",
-    "ijepa", "info_nce", "koleo", "mae", "masked_prediction", "moco", "moco_v3", "nearest", "nnclr", "nt_xent", "prediction", "relic",
-    "retrieval_accuracy", "sigreg", "simmim", "simsiam", "supcon", "swapped_prediction", "tico", "vicreg", "w_mse", "whiten",
+    "ijepa", "info_nce", "koleo", "mae", "masked_prediction", "moco", "moco_v3", "nearest", "nnclr", "nt_xent",
+    "prediction", "relic", "retrieval_accuracy", "sigreg", "simmim", "simsiam", "supcon", "swapped_prediction", "tico",
+    "vicreg", "w_mse", "whiten",
 ]  # fmt: skip

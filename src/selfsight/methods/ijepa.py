@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,8 @@ class IJEPA(Method):
             if isinstance(m, nn.Linear):
                 nn.init.trunc_normal_(m.weight, std=0.02)
                 nn.init.zeros_(m.bias)
-        for i, block in enumerate(self.predictor.blocks, 1):
+        blocks: Any = self.predictor.blocks
+        for i, block in enumerate(blocks, 1):
             for layer in (block.attn.proj, block.mlp.fc2):  # what the residual branches add
                 layer.weight.data.div_(math.sqrt(2 * i))
 

@@ -212,7 +212,7 @@ _VIEWS: dict[str, dict[str, Any]] = {
 
 
 def imagenet(method: str) -> Run[Any]:
-    """ResNet-50 (self-distillation: ViT-S/16, hidden patches: ViT-B/16, DeepCluster: AlexNet) with the paper's optimizer, schedule, batch, views."""
+    """ResNet-50 (self-distillation: ViT-S/16, _BASE: ViT-B/16, DeepCluster: AlexNet) with the paper's numbers."""
     config, optimizer, schedule, epochs, batch = _TABLE[method]
     encoder = "alexnet" if method == "deepcluster" else "vit-small" if method in _VIT else "resnet50"
     encoder = "vit-base" if method in _BASE else encoder

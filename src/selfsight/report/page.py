@@ -45,6 +45,7 @@ def report(runs: Sequence[Path], out: Path) -> Path:
             _section("Collapse watch", _grid(charts.monitors(found), drawn)),
             _section("Final evaluation", _finals(found)),
             *(_section(_of("Nearest neighbours", r, found), pictures.neighbours(r)) for r in found),
+            *(_section(_of("What the method makes of pictures", r, found), pictures.drawn(r)) for r in found),
             *(_section(_of("Attention", r, found), pictures.attention(r)) for r in found),
             *(_section(_of("Views", r, found), pictures.views(r)) for r in found),
             _section("The method's own numbers", _grid(charts.own_logs(found), drawn)),

@@ -1,4 +1,4 @@
-"""Pictures of the report: nearest neighbours, attention maps and views, embedded as PNG."""
+"""Pictures of the report: nearest neighbours, attention maps, views and what a method draws, embedded as PNG."""
 
 import base64
 import io
@@ -47,6 +47,11 @@ def attention(run: RunFolder) -> str:
     image = _whole(run.path / "figures" / "attention.png", "attention", "sample pictures and their attention maps")
     note = "Where the class token looks in the last block: the mean of all heads, then each head, bright where it looks most."
     return image and f'<p class="note">{note}</p>{image}'
+
+
+def drawn(run: RunFolder) -> str:
+    """What the method draws of sample pictures, figures/drawn.png; empty if it is not there."""
+    return _whole(run.path / "figures" / "drawn.png", "drawn", "sample pictures and what the method makes of them")
 
 
 def png(picture: np.ndarray) -> str:
