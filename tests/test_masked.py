@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsight import encoders, losses
-from selfsight.augment.masks import Masks, split
+from selfsight.augment.masks import Masks
 from selfsight.encoders import EncoderConfig
-from selfsight.encoders.patches import pasted, patchify, sincos, take, unpatchify
+from selfsight.encoders.patches import pasted, patchify, sincos, split, take, unpatchify
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
 from selfsight.nn import Predictor

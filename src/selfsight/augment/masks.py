@@ -151,9 +151,3 @@ def masking(
             "--views.size or --net.patch"
         )
     return Masks(kind, side, ratio, share, unit)
-
-
-def split(mask: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
-    """Where patches are visible, and where hidden: (B, T) bool, `hidden` in each row -> (B, T - hidden), (B, hidden)."""
-    order = mask.to(torch.uint8).argsort(dim=1, stable=True)
-    return order[:, : mask.shape[1] - hidden], order[:, mask.shape[1] - hidden :]

@@ -26,6 +26,12 @@ def take(rows: Tensor, places: Tensor) -> Tensor:
     return rows.gather(1, places[..., None].expand(-1, -1, rows.shape[2]))
 
 
+def split(mask: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
+    """Where patches are visible, and where hidden: (B, T) bool, `hidden` in each row -> (B, T - hidden), (B, hidden)."""
+    order = mask.to(torch.uint8).argsort(dim=1, stable=True)
+    return order[:, : mask.shape[1] - hidden], order[:, mask.shape[1] - hidden :]
+
+
 def pasted(images: Tensor, places: Tensor, patches: Tensor, patch: int) -> Tensor:
     """Pictures (B, C, S, S) with other pixels (B, n, p * p * C) at these places (B, n)."""
     rows = patchify(images, patch)

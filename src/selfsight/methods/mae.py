@@ -6,10 +6,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from selfsight.augment.masks import split
 from selfsight.core import Data, Method, Output, Step, Views
 from selfsight.encoders import TokenEncoder, check_patches
-from selfsight.encoders.patches import pasted, patchify, take
+from selfsight.encoders.patches import pasted, patchify, split, take
 from selfsight.errors import at_least
 from selfsight.losses import mae
 from selfsight.nn import Predictor
