@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
 import torch
 
 from selfsight import checkpoint, pretraining

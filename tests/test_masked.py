@@ -2,20 +2,27 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from selfsight import encoders, losses
+from selfsight import cli, encoders, losses, optim
+from selfsight.analysis import save_drawn
+from selfsight.augment import POLICIES
 from selfsight.augment.masks import Masks
+from selfsight.core import Step
 from selfsight.encoders import EncoderConfig
 from selfsight.encoders.patches import pasted, patchify, sincos, split, take, unpatchify
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
 from selfsight.nn import Predictor
+from selfsight.recipes import POLICIES_OF, recipe
 from test_distillation import at, numbers
 from tiny import make, make_double, tiny
 
@@ -318,3 +325,62 @@ def test_any_encoder_with_tokens_and_any_number_of_channels() -> None:
     kind: Any = METHODS["mae"]
     method = kind(kind.Config(width=16, depth=1, heads=2), encoders.build("vit-toy", 1, 16), Set())
     assert method.decoder.leave.out_features == 16
+
+
+@BOTH
+def test_the_figure_shows_pictures_what_was_visible_and_reconstructions(name: str, tmp_path: Path) -> None:
+    run, data = tiny(name)
+    method, _, pictures = make(run, data)
+    save_drawn(pictures, method.train(), 3, tmp_path / "drawn.png", count=4)
+    assert method.training
+    zoom, cell = 6, 6 * 16 + 4
+    image = np.array(Image.open(tmp_path / "drawn.png")).astype(int)
+    assert image.shape == (18 + 4 * cell - 4, 3 * cell - 4, 3)
+    for row in range(4):
+        top = 18 + row * cell
+        whole, seen, made = (image[top : top + 96, i * cell : i * cell + 96][::zoom, ::zoom] for i in range(3))
+        mean = (method.views.mean * 255).round().int().numpy()
+        gray = (np.abs(seen - mean) <= 1).all(2).reshape(4, 4, 4, 4).all((1, 3))
+        assert gray.sum() == method.views.masks.most  # hidden patches have the mean colour
+        shown = ~gray.repeat(4, 0).repeat(4, 1)
+        for other in (seen, made):
+            assert (other[shown] == whole[shown]).all()
+        assert np.abs(made - whole)[~shown].max() > 3
+    save_drawn(pictures, method, 3, tmp_path / "again.png", count=4)
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "drawn.png").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("mae", True), ("ijepa", False)])
+def test_the_report_shows_what_a_method_draws(name: str, expected: bool, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = f"pretrain {name} --recipe tiny --steps 1 --probe.every -1 --threads 1 --quiet --out {run}"
+    assert cli.run(command.split()) == 0
+    assert (run / "figures/drawn.png").is_file() == expected
+    assert ('<img class="drawn"' in (run / "report.html").read_text()) == expected
+
+
+def test_recipes_on_imagenet_are_the_papers() -> None:
+    """Specification, sections 12, 13 and 16."""
+    mae, simmim, ijepa = (recipe(name, "imagenet") for name in ("mae", "simmim", "ijepa"))
+    assert {run.encoder for run in (mae, simmim, ijepa)} == {"vit-base"}
+    assert [(run.batch_size, run.epochs) for run in (mae, simmim, ijepa)] == [(4096, 800), (2048, 800), (2048, 600)]
+    peaks = [optim.peak_rate(run.optimizer, int(run.batch_size)) for run in (mae, simmim, ijepa)]
+    assert peaks == pytest.approx([1.5e-4 * 16, 1e-4 * 4, 1e-3])
+    assert [run.optimizer.betas for run in (mae, simmim, ijepa)] == [(0.9, 0.95), (0.9, 0.999), (0.9, 0.999)]
+    assert [run.optimizer.weight_decay for run in (mae, simmim, ijepa)] == [0.05, 0.05, 0.04]
+    assert (simmim.optimizer.clip_norm, ijepa.optimizer.weight_decay_end) == (5.0, 0.4)
+    assert [run.schedule.warmup_epochs for run in (mae, simmim, ijepa)] == [40, 10, 40]
+    per_epoch = 1_281_167 // 2048
+    for index, rate in ((0, 2e-4), (40 * per_epoch, 1e-3), (600 * per_epoch, 1e-6)):
+        step = Step(index, 600 * per_epoch, per_epoch, torch.Generator())
+        assert 1e-3 * optim.factor(ijepa.schedule, step) == pytest.approx(rate)
+    step = Step(700 * per_epoch, 800 * per_epoch, per_epoch, torch.Generator())
+    assert optim.factor(simmim.schedule, step) == pytest.approx(0.1)
+    for run in (mae, simmim, ijepa):
+        for short in ("tiny", "shapes", "cifar10-cpu", "cifar10-200", "cifar10-1000", "imagenet", "any"):
+            views = recipe(run.method_name, short).views
+            assert (views.mask, views.mask_ratio, views.mask_unit) == (
+                run.views.mask, run.views.mask_ratio, run.views.mask_unit
+            )  # fmt: skip
+            assert not POLICIES[POLICIES_OF[run.method_name][0]][0].colour_operations()
+            assert views.policy in ("auto", run.method_name)
