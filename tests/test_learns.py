@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,13 +50,12 @@ def test_every_method_beats_the_untrained_encoder(name, tmp_path):
 
 def linear(folder: str) -> tuple[float, float]:
     """Accuracy of a linear classifier on the hold-out part, of the untrained and of the trained encoder."""
-    run, found = runs.load(f"{folder}/run.yaml"), []
-    session = Session(run, open_for(run, torch.device("cpu")), torch.device("cpu"))
-    train, held = session.train, session.held
+    run, found = runs.load(Path(folder) / "run.yaml"), []
+    session: Any = Session(run, open_for(run, torch.device("cpu")), torch.device("cpu"))
     for _ in range(2):
-        features = [part.sweep(session.method.encoder) for part in (train, held)]
-        found.append(ridge(features[0], train.part.labels, features[1], held.part.labels)["top1"])
-        session.restore(checkpoint.load(f"{folder}/checkpoints/last.pt"), folder)
+        known, asked = (part.sweep(session.method.encoder) for part in (session.train, session.held))
+        found.append(ridge(known, session.train.part.labels, asked, session.held.part.labels)["top1"])
+        session.restore(checkpoint.load(Path(folder) / "checkpoints" / "last.pt"), folder)
     return found[0], found[1]
 
 

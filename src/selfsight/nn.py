@@ -172,7 +172,9 @@ class Predictor(nn.Module):
         """From tokens of D features, through `depth` blocks of `width` features, to `out` numbers for each place."""
         super().__init__()
         if width % 4 or width % heads:
-            raise WrongUse(f"{width} features of a predictor: choose a multiple of 4 and of its {heads} heads")
+            raise WrongUse(
+                f"method.width {width} must be a multiple of 4 and of method.heads {heads}: choose another one"
+            )
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.dim, self.width = out, width
         self.enter = nn.Linear(dim, width)

@@ -124,7 +124,7 @@ def cpu(method: str, data: str) -> Run[Any]:
     if data == "cifar10" and method in _NO_NEGATIVES:
         views["policy"] = "simclr-cifar"
     if method in _HIDING:
-        views |= {"size": 32}
+        views["scale"] = None  # the policy's
     elif data == "shapes":
         views |= {**_STRONG, "gray": 1.0}
         if method in _ENCODERS:  # 25 and 9 patches of 4 px
