@@ -469,13 +469,18 @@ def test_runs_get_names_of_their_own(
 SPECIAL = {  # flag -> words after it, where "one more" or "half" would not do
     "data": "cifar10", "data-root": "elsewhere", "image-size": "24", "channels": "1", "holdout": "64", "per-class": "5",
     "bad-files": "error", "cache": "off", "workers": "2", "encoder": "resnet18", "net.stem": "legacy", "net.norm": "group",
-    "net.output-stride": "16", "net.pool": "mean", "views.policy": "none", "views.scale": "0.3 0.9", "views.local-scale": "0.1 0.2",
+    "net.output-stride": "16", "views.policy": "none", "views.scale": "0.3 0.9", "views.local-scale": "0.1 0.2",
     "views.gray": "0.3", "views.blur": "0.3", "views.solarise": "0.3", "views.rotate": "0.3", "views.colour": "exact",
     "views.interpolation": "bicubic", "optimizer.name": "adam", "optimizer.scaling": "sqrt", "optimizer.betas": "0.5 0.6",
     "optimizer.lars-dialect": "tf", "schedule.name": "constant", "schedule.milestones": "0.2 0.5", "schedule.per": "epoch",
     "epochs": "7", "batch-size": "32", "precision": "bf16", "device": "cpu", "processes": "2", "out": "o",
-    "log-to": "tensorboard", "accumulate": "2", "micro-batch": "16", "views.mask": "random",
+    "log-to": "tensorboard", "accumulate": "2", "micro-batch": "16",
     "views.mask-ratio": "0.2 0.3", "strategy": "fsdp", "schedule.stretch": "1.25",
+}  # fmt: skip
+
+EITHER = {  # flag -> two words, of which a method's recipe may have one already
+    "optimizer.clip-per": ("all", "tensor"), "net.pool": ("mean", "cls"), "net.positions": ("sincos", "learned"),
+    "views.mask": ("random", "block"),
 }  # fmt: skip
 
 
@@ -494,8 +499,8 @@ def others(flag: str, value: Any, hint: Any) -> list[list[str]]:
     if isinstance(value, bool):
         head, dot, last = flag.rpartition(".")
         return [[f"--{head}{dot}no-{last}" if value else f"--{flag}"]]
-    if flag == "optimizer.clip-per":
-        return [[f"--{flag}", {"all": "tensor", "tensor": "all"}[value]]]
+    if flag in EITHER:
+        return [[f"--{flag}", next(word for word in EITHER[flag] if word != value)]]
     if flag in SPECIAL:
         return [[f"--{flag}", *SPECIAL[flag].split()]]
     if typing.get_origin(hint) is typing.Literal:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from selfsight.augment.views import ViewsConfig, build
+from selfsight.augment import ViewsConfig, build
 from selfsight.data import feed
 from selfsight.data.feed import Decoded
 from selfsight.data.part import Part, moments

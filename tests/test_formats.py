@@ -44,6 +44,7 @@ def saved(folder: Path, name: str, channels: int = 3, size: int = 32, **net: Any
         ("regnety-200mf", 1, 128, {"output_stride": 16}),
         ("vit-tiny", 1, 96, {"pool": "mean", "layer_scale": 1e-5, "patch": 16}),
         ("vit-micro", 3, 32, {"conv_stem": True}),
+        ("vit-toy", 3, 32, {"positions": "sincos", "pool": "mean"}),
     ],
 )
 def test_timm_builds_the_same_network_by_the_steps_in_the_header(

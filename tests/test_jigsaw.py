@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from selfsight import pretraining
-from selfsight.analysis import save_puzzles
-from selfsight.analysis.puzzles import RIGHT, WRONG, solution
 from selfsight.augment import TilesConfig
 from selfsight.augment.permutations import distances, permutations
+from selfsight.augment.sheet import RIGHT, WRONG, solution
 from selfsight.augment.tiles import shuffled
 from selfsight.core import Step
 from selfsight.errors import WrongUse
@@ -192,15 +191,9 @@ def test_solutions_are_framed_right_and_wrong():
 def test_a_run_shows_its_puzzles(tmp_path):
     run = replace(tiny("jigsaw")[0], epochs=1.0, steps=0, out=str(tmp_path / "run"), quiet=True)
     assert pretraining.start(run).code == 0
-    assert (tmp_path / "run/figures/puzzles.png").is_file()
+    assert (tmp_path / "run/figures/drawn.png").is_file()
     study = np.load(sorted((tmp_path / "run/study").glob("*.npz"))[-1])
     assert study["permutations"].shape == (12, 4)
     page = report([tmp_path / "run"], tmp_path / "page.html").read_text()
-    assert "Puzzles" in page
+    assert "a green frame" in page
     assert "12 permutations, at least 3 and on average 3.273 tiles apart" in page
-
-
-def test_methods_that_solve_nothing_show_none(tmp_path):
-    method, _, pictures = make(*tiny("pirl"))
-    save_puzzles(pictures, method, 0, tmp_path / "puzzles.png")
-    assert not (tmp_path / "puzzles.png").exists()

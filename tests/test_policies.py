@@ -105,8 +105,8 @@ def test_overrides_reach_every_view():
             )
 
 
-def test_only_plain_policies_suit_other_channels():
-    assert {name for name in POLICIES if suits(name, 1)} == {"plain", "none"}
+def test_only_policies_without_colours_suit_other_channels():
+    assert {name for name in POLICIES if suits(name, 1)} == {"plain", "none", "mae", "simmim", "ijepa"}
     assert all(suits(name, 3) for name in POLICIES)
 
 

@@ -111,9 +111,11 @@ class Method(nn.Module):
     more_views: ClassVar[bool] = False  #: it reads more of them, too
     local_views: ClassVar[bool] = False  #: it reads small crops, too
     tokens: ClassVar[bool] = False  #: it works on the tokens of a transformer
-    masked: ClassVar[bool] = False  #: it reads views["mask"], (V, B, T) bool; its encoder has patches
     indexed: ClassVar[bool] = False  #: its loss rests on what it keeps of each training picture, by `index`
     tiled: ClassVar[bool] = False  #: it reads views["tiles"], (T, B, C, t, t), and "shuffle", (1, B, T) uniforms
+    #: kinds of views.mask that it reads, as "mask", (V, B, T) bool, or as MultiBlock's; its encoder has patches
+    masked: ClassVar[tuple[str, ...]] = ()
+    even_masks: ClassVar[bool] = False  #: each mask must hide equally many patches
     labelled: ClassVar[bool] = False  #: it reads views["label"], (1, B) int64; supervised reference points only
     reorders: bool = False  #: `order` says what an epoch sees; decoding then never runs ahead into the next epoch
     encoder: nn.Module  #: (B, C, S, S) -> (B, D), what training leaves behind
@@ -139,6 +141,10 @@ class Method(nn.Module):
 
     def study(self) -> dict[str, Tensor]:
         """Arrays to keep at each measurement for a later analysis, such as matrices whose spectra matter."""
+        return {}
+
+    def pictures(self, views: Views) -> dict[str, Tensor]:
+        """What to draw of some pictures for the report: heading -> (B, C, H, W), normalised as `views` are."""
         return {}
 
     def before_step(self, step: Step, data: Data) -> None:
@@ -170,13 +176,6 @@ class Method(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, S, S) normalised -> (B, D) the head's output, for the health monitors; default: the encoder's."""
         return self.encoder(images)
-
-    def solve(self, views: Views) -> tuple[Tensor, Tensor] | None:
-        """Of a method that puts tiles in order: which tile lies in each place of its puzzles, and what it takes them for.
-
-        (B, T) int64 each. The report shows them.
-        """
-        return None
 
     def constant_loss(self, batch: int) -> float | None:
         """The loss of constant outputs at this global batch size, a sign of collapse; None: it has no such value."""

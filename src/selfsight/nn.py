@@ -5,16 +5,20 @@ Legend: V views, B batch, C channels, D features, K prototypes, N pictures, Q ro
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selfsight import distributed
 from selfsight.core import Step
+from selfsight.encoders.patches import sincos
+from selfsight.errors import WrongUse
 from selfsight.rng import Stream, generator
 
 Norm = Literal["none", "batch", "batch-scale", "batch-plain", "layer"]
@@ -200,3 +204,35 @@ class Prototypes(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(x.to(self.weight.dtype), self.weight)
+
+
+class Predictor(nn.Module):
+    """A narrow transformer that says what is at places that were hidden: MAE's decoder, I-JEPA's predictor.
+
+    Every token gets the fixed position of its place, so their order does not matter: tokens of what was seen, and one
+    learnt token for each place that is asked.
+    """
+
+    def __init__(self, dim: int, out: int, *, width: int, depth: int, heads: int) -> None:
+        """From tokens of D features, through `depth` blocks of `width` features, to `out` numbers for each place."""
+        super().__init__()
+        if width % 4 or width % heads:
+            raise WrongUse(
+                f"method.width {width} must be a multiple of 4 and of method.heads {heads}: choose another one"
+            )
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
+        self.dim, self.width = out, width
+        self.enter = nn.Linear(dim, width)
+        self.token = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)))
+        self.norm, self.leave = norm(width), nn.Linear(width, out)
+
+    def forward(self, tokens: Tensor, seen: Tensor, asked: Tensor, side: int) -> Tensor:
+        """(B, t, D) tokens and their places (B, t), places that are asked (B, m) -> (B, m, out).
+
+        Places are int64 on a grid of side * side patches: 0 the class token, 1 + i patch i.
+        """
+        positions = sincos(side, self.width, tokens.device)
+        x = torch.cat([self.enter(tokens) + positions[seen], self.token + positions[asked]], dim=1)
+        out: Tensor = self.leave(self.norm(self.blocks(x))[:, seen.shape[1] :])
+        return out

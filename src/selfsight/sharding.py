@@ -39,7 +39,7 @@ def shard(method: nn.Module, device: torch.device) -> None:
         _also(part, "tokens", "attention")  # of a transformer
     fully_shard(method, mesh=mesh, reshard_after_forward=True)
     warnings.filterwarnings("ignore", message=".* returned a view tensor")  # the loop changes no output in place
-    _also(method, "encode", "embed", "extra_repr")
+    _also(method, "encode", "embed", "pictures", "extra_repr")
     method.extra_repr()  # who is called first becomes the root of all, whose parts may then be called in any order
 
 

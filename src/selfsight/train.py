@@ -132,12 +132,19 @@ def build(
         raise WrongUse(
             f"{run.method_name} reads no local crops: leave out --views.locals, or choose a method such as swav"
         )
-    if cls.masked != (run.views.mask != "none"):
-        how = "hides patches: set --views.mask block" if cls.masked else "hides no patches: leave out --views.mask"
+    if run.views.mask not in (cls.masked or ("none",)):
+        kinds = " or ".join(cls.masked)
+        how = f"hides patches: set --views.mask {kinds}" if kinds else "hides no patches: leave out --views.mask"
         raise WrongUse(f"{run.method_name} {how}")
     if cls.tiled != bool(run.views.tiles.grid):
         how = "reads tiles: set --views.tiles.grid 3" if cls.tiled else "reads no tiles: leave out --views.tiles.grid"
         raise WrongUse(f"{run.method_name} {how}")
+    low, high = run.views.mask_ratio
+    if cls.even_masks and not low == high < 1 == run.views.mask_share:
+        raise WrongUse(
+            f"{run.method_name} hides equally many patches in every view: set --views.mask-share 1, and --views.mask-ratio to "
+            "one number below 1, such as 0.6 0.6"
+        )
     assert isinstance(run.image_size, int)
     torch.manual_seed(seed_of(run.seed, Stream.INIT))
     if encoder is None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from selfsight import checkpoint, distributed, health, measure
-from selfsight.analysis import save_attention, save_puzzles
+from selfsight.analysis import save_attention, save_drawn
 from selfsight.core import Step
 from selfsight.encoders import TokenEncoder
 from selfsight.rng import Stream, generator
@@ -195,12 +195,11 @@ def _export_steps(every: float, per_epoch: int, total: int) -> set[int]:
 
 
 def save_pictures(session: Session, folder: Path) -> None:
-    """Pictures for the report: neighbours of samples, attention maps of a transformer, puzzles, and a grid of views."""
+    """Pictures for the report: neighbours of samples, a grid of views, attention maps, what the method draws itself."""
     figures = folder / "figures"
+    save_drawn(session.train, session.method, session.run.seed, figures / "drawn.png")
     if isinstance(session.method.encoder, TokenEncoder):
         save_attention(session.train, session.method.encoder, session.run.seed, figures / "attention.png")
-    if session.run.views.tiles.grid:
-        save_puzzles(session.train, session.method, session.run.seed, figures / "puzzles.png")
     held = session.held or session.train
     arrays = measure.nearest_pictures(session.method.encoder, session.train, held, session.run.seed)
     if distributed.rank() != 0:  # every process takes part in the search, the first one writes

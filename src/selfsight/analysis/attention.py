@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from selfsight import distributed
-from selfsight.analysis.figure import figure
+from selfsight.analysis.figure import table
 from selfsight.checkpoint import Encoder, atomic
 from selfsight.encoders import TokenEncoder
 from selfsight.errors import WrongUse
@@ -70,14 +69,9 @@ def save_attention(pictures: Pictures, encoder: Any, seed: int, path: Path, coun
         return
     views = pictures.views
     shown = (images * views.std[:, None, None] + views.mean[:, None, None]).clamp(0, 1).cpu()
-    image = _figure(shown[..., : maps.shape[-2], : maps.shape[-1]], maps)
+    columns = {"picture": shown[..., : maps.shape[-2], : maps.shape[-1]], "mean": _coloured(maps.mean(1))}
+    image = table(columns | {f"head {i + 1}": _coloured(maps[:, i]) for i in range(maps.shape[1])})
     atomic(path, lambda part: image.save(part, "PNG"))
-
-
-def _figure(images: Tensor, maps: Tensor) -> Image.Image:
-    """(B, C, S, S) in [0, 1] and (B, heads, S, S) -> a row per picture."""
-    columns = {"picture": images, "mean": _coloured(maps.mean(1))}
-    return figure(columns | {f"head {i + 1}": _coloured(maps[:, i]) for i in range(maps.shape[1])})
 
 
 def _coloured(maps: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """Augmentation of whole batches: draw every random number, then apply on the device."""
 
 from selfsight.augment.apply import Group
+from selfsight.augment.config import ViewsConfig
 from selfsight.augment.policies import ENTRIES, POLICIES, Entry, MultiCrop, Policy, multi_crop, suits
 from selfsight.augment.sheet import preview
 from selfsight.augment.tiles import TilesConfig
-from selfsight.augment.views import Crops, ViewsConfig, build
+from selfsight.augment.views import Crops, build
 
 __all__ = [
     "ENTRIES",

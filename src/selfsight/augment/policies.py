@@ -110,6 +110,7 @@ _COLAB = Policy(interpolation="bilinear")
 _ASYM = Policy(saturation=0.2)
 _DINO = replace(_BYOL, scale=(0.4, 1.0))
 _MOCO = Policy(scale=(0.2, 1.0), interpolation="bilinear")
+_CROP = Policy(scale=(0.2, 1.0), jitter=0.0, gray=0.0)
 _NOTHING = Policy(scale=None, flip=0.0, jitter=0.0, gray=0.0)
 
 ENTRIES: dict[str, Entry] = {
@@ -185,6 +186,19 @@ ENTRIES: dict[str, Entry] = {
         (Policy(scale=None, interpolation="bilinear", jitter=0.0, gray=0.66),),
         "Jigsaw puzzles for a ResNet-50: 0.66 gray",
         "arXiv 1905.01235, code",
+        "code",
+    ),
+    "mae": Entry((_CROP,), "MAE: crops of at least 0.2 and flips, no colours", "arXiv 2111.06377, A.1", "code"),
+    "simmim": Entry(
+        (replace(_CROP, scale=(0.67, 1.0)),),
+        "SimMIM: crops of at least 0.67 and flips, no colours",
+        "arXiv 2111.09886",
+        "code",
+    ),
+    "ijepa": Entry(
+        (replace(_CROP, scale=(0.3, 1.0), flip=0.0),),
+        "I-JEPA: crops of at least 0.3, nothing else",
+        "arXiv 2301.08243",
         "code",
     ),
     "svhn": Entry(

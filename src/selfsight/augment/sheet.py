@@ -10,6 +10,8 @@ from selfsight.augment.tiles import shuffled
 from selfsight.augment.views import Crops
 from selfsight.core import Images
 
+RIGHT, WRONG = (0.18, 0.6, 0.3), (0.8, 0.2, 0.2)  #: colours of frames
+
 
 @torch.no_grad()
 def preview(views: Crops, images: Tensor | Images, rng: torch.Generator, gap: int = 2) -> Tensor:
@@ -60,3 +62,18 @@ def puzzle(tiles: Tensor, gap: int = 1) -> Tensor:
     sheet = F.pad(tiles, (0, gap, 0, gap), value=1.0).unflatten(0, (grid, grid))  # (row, column, B, C, y, x)
     sheet = sheet.permute(2, 3, 0, 4, 1, 5).reshape(*tiles.shape[1:3], grid * side, grid * side)
     return sheet[..., : -gap or None, : -gap or None]
+
+
+def solution(mixed: Tensor, order: Tensor, answer: Tensor) -> Tensor:
+    """Every tile where the answer has it, in a frame that says whether it belongs there: -> (B, C, S, S) in [0, 1].
+
+    mixed: (T, B, C, t, t) in [0, 1]; order, answer: (B, T) which tile lies in each place, in truth and as answered.
+    """
+    placed = shuffled(mixed, answer.argsort(1)).clamp(0, 1)
+    right = shuffled(order.mT, answer.argsort(1)) == torch.arange(len(mixed), device=order.device)[:, None]  # (T, B)
+    colour = torch.where(
+        right[..., None], order.new_tensor(RIGHT, dtype=torch.float), order.new_tensor(WRONG, dtype=torch.float)
+    )
+    framed = colour[..., None, None].expand(-1, -1, -1, placed.shape[-2] + 2, placed.shape[-1] + 2).clone()
+    framed[..., 1:-1, 1:-1] = placed
+    return puzzle(framed)

@@ -7,9 +7,8 @@ Legend: V views, B batch, L small crops, C channels, s and t sides, n = V * B sa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,61 +16,12 @@ from torch import Tensor, nn
 
 from selfsight.augment import geometry
 from selfsight.augment.apply import DRAWS, FLIP, Group, Normal, make
-from selfsight.augment.masks import MaskKind, Masks
+from selfsight.augment.config import ViewsConfig, check
+from selfsight.augment.masks import NAMES, Masks, MultiBlock, masking
 from selfsight.augment.policies import POLICIES, Policy, entry, multi_crop
-from selfsight.augment.tiles import NO_TILES, Tiles, TilesConfig
+from selfsight.augment.tiles import Tiles
 from selfsight.core import Images, Views
 from selfsight.errors import WrongUse
-
-
-@dataclass(frozen=True)
-class ViewsConfig:
-    """The views of a picture that a method sees."""
-
-    policy: str = "auto"
-    """Name of the augmentation, see `selfsight list policies`; auto: the method's own."""
-    views: int = 2
-    """Whole views of each picture."""
-    size: int = 0
-    """Side of a view in pixels; 0: the data's image size."""
-    locals: int = 0
-    """Small crops of each picture beside the whole views (multi-crop)."""
-    local_size: int = 0
-    """Side of a small crop in pixels; 0: from the size of the views."""
-    scale: tuple[float, float] | None = None
-    """Area of the crops as a fraction of the picture; None: the policy's."""
-    local_scale: tuple[float, float] | None = None
-    """Area of the small crops; None: from the policy or the size of the views."""
-    strength: float = 1.0
-    """Multiplies the colour jitter's brightness, contrast, saturation and hue."""
-    gray: float | None = None
-    """Probability of grayscale; None: the policy's."""
-    blur: float | None = None
-    """Probability of blur; None: the policy's."""
-    solarise: float | None = None
-    """Probability of solarisation; None: the policy's."""
-    rotate: float | None = None
-    """Probability of a rotation; None: the policy's."""
-    rotate_degrees: float = 30.0
-    """A rotation is drawn from -degrees..degrees."""
-    colour: Literal["fast", "exact"] = "fast"
-    """fast: one colour matrix per sample, clamped once; exact: step by step as torchvision does, hue in HSV."""
-    interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
-    """Kernel of the antialiased resize; auto: the policy's."""
-    shared_flip: bool = False
-    """All views of a picture are mirrored, or none: positions in them then agree. Tiles are never mirrored alone then."""
-    normalise: bool = True
-    """Subtract the data's mean and divide by its deviation."""
-    clean: bool = False
-    """Add the whole picture without augmentation as the view "clean"."""
-    mask: MaskKind = "none"
-    """Hide patches of the whole views, for methods that predict them: block (rectangles) or random (single patches)."""
-    mask_ratio: tuple[float, float] = (0.1, 0.5)
-    """Share of the patches that a mask hides, drawn from this range."""
-    mask_share: float = 0.5
-    """Share of the whole views that get a mask."""
-    tiles: TilesConfig = NO_TILES
-    """Cut pictures into tiles, for methods that compare these."""
 
 
 class Crops(nn.Module):
@@ -86,7 +36,7 @@ class Crops(nn.Module):
 
     def __init__(
         self, groups: tuple[Group, ...], mean: Tensor, std: Tensor, *, exact: bool = False, clean: int = 0,
-        masks: Masks | None = None, tiles: Tiles | None = None, shared_flip: bool = False,
+        masks: Masks | MultiBlock | None = None, tiles: Tiles | None = None, shared_flip: bool = False,
     ) -> None:  # fmt: skip
         """mean, std: (C,) in [0, 1] units, what the views are normalised with; clean: side of "clean", 0: none."""
         super().__init__()
@@ -99,7 +49,8 @@ class Crops(nn.Module):
     def draw(self, count: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Uniforms of `count` pictures: group name -> (count, V, DRAWS) float32 in [0, 1), on the CPU.
 
-        With masks also "mask": (count, V, T) bool, which patches of the whole views are hidden; with tiles also theirs.
+        With masks also "mask": (count, V, T) bool, which patches of the whole views are hidden (or see MultiBlock); with
+        tiles also theirs.
         """
         draws = {g.name: torch.rand(count, len(g.policies), DRAWS, generator=rng) for g in self.groups}
         if self.shared_flip:
@@ -107,7 +58,7 @@ class Crops(nn.Module):
             for uniforms in draws.values():
                 uniforms[..., FLIP] = first
         if self.masks:
-            draws["mask"] = self.masks.draw(count, len(self.groups[0].policies), rng)
+            draws |= self.masks.draws(count, len(self.groups[0].policies), rng)
         return draws | self.tiles.draw(count, rng) if self.tiles else draws
 
     @property
@@ -174,8 +125,8 @@ class Crops(nn.Module):
         if self.clean:
             given = images["clean"][0] if isinstance(images, Mapping) else images
             views["clean"] = self.plain(given, self.clean)[None]
-        if self.masks:
-            views["mask"] = draws["mask"].transpose(0, 1).contiguous().to(self.mean.device, non_blocking=True)
+        for name in (name for name in NAMES if name in draws):
+            views[name] = draws[name].transpose(0, 1).contiguous().to(self.mean.device, non_blocking=True)
         return views
 
     @torch.no_grad()
@@ -207,29 +158,6 @@ class Crops(nn.Module):
         return images
 
 
-def _refuse(config: ViewsConfig) -> None:
-    """Raise WrongUse for numbers that make no sense."""
-    for field in ("gray", "blur", "solarise", "rotate", "mask_share"):
-        value = getattr(config, field)
-        if value is not None and not 0 <= value <= 1:
-            raise WrongUse(f"views.{field} is a probability, not {value}; give a number from 0 to 1")
-    for field in ("scale", "local_scale", "mask_ratio"):
-        bounds = getattr(config, field)
-        if bounds is not None and not 0 < bounds[0] <= bounds[1] <= 1:
-            raise WrongUse(f"views.{field} {bounds} is not a range of areas; give two numbers, 0 < low <= high <= 1")
-    for field, least in (
-        ("views", 0 if config.tiles.grid else 1),
-        ("size", 0),
-        ("locals", 0),
-        ("local_size", 0),
-        ("strength", 0),
-    ):
-        if getattr(config, field) < least:
-            raise WrongUse(f"views.{field} is {getattr(config, field)}; give at least {least}")
-    if config.policy == "auto":
-        raise WrongUse("views.policy 'auto' stands for the method's policy; give a name when building views by hand")
-
-
 def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std: Tensor, patch: int = 0) -> Crops:
     """The views that a configuration describes.
 
@@ -248,7 +176,7 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         WrongUse: an unknown policy, numbers that make no sense, colour operations on pictures that are not RGB, masks
             for an encoder without patches.
     """
-    _refuse(config)
+    check(config)
     if config.mask != "none" and not patch:
         raise WrongUse("views.mask hides patches, and this encoder has none: use a transformer such as vit-small")
     known, size = entry(config.policy), config.size or image_size
@@ -293,7 +221,7 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         groups.append(tiles.group)
     if not config.normalise:
         mean, std = torch.zeros(channels), torch.ones(channels)
-    masks = None if config.mask == "none" else Masks(config.mask, size // patch, config.mask_ratio, config.mask_share)
+    masks = masking(config.mask, size // max(1, patch), config.mask_ratio, config.mask_share, config.mask_unit)
     clean = size if config.clean else 0
     return Crops(
         tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks, tiles=tiles,

@@ -47,6 +47,8 @@ class EncoderConfig:
     """Transformers: initial factor of the residual branches (LayerScale); 0: none."""
     conv_stem: bool = False
     """Transformers: 3x3 convolutions of stride 2 make the patches' tokens (arXiv 2106.14881), not one projection."""
+    positions: Literal["learned", "sincos"] = "learned"
+    """Transformers: positions are learned, or fixed sines and cosines (MAE, I-JEPA)."""
 
     def __post_init__(self) -> None:
         if self.patch < 0 or self.layer_scale < 0 or not 0 <= self.drop_path < 1:
@@ -115,7 +117,7 @@ def _fastnet(channels: int, image_size: int, config: EncoderConfig, **widths: tu
 
 
 def _vit(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
-    _only(name, config, "patch", "drop_path", "pool", "layer_scale", "conv_stem")
+    _only(name, config, "patch", "drop_path", "pool", "layer_scale", "conv_stem", "positions")
     return vit.ViT(
         name,
         channels,
@@ -125,6 +127,7 @@ def _vit(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn
         pool=config.pool,
         layer_scale=config.layer_scale,
         conv_stem=config.conv_stem,
+        positions=config.positions,
     )
 
 
@@ -185,6 +188,17 @@ def check_side(encoder: nn.Module, side: int, flag: str) -> None:
         vit.fits(patch, side)
     except WrongUse as error:
         raise WrongUse(f"--{flag} {side}: {error}") from None
+
+
+def check_patches(encoder: nn.Module, apart: bool = True) -> None:
+    """WrongUse if patches cannot be hidden from the encoder; `apart`: if a visible one shows pixels of its neighbours."""
+    if not isinstance(encoder, TokenEncoder):
+        raise WrongUse("this method hides patches: choose an encoder that has them, such as vit-small")
+    if apart and getattr(encoder, "conv_stem", False):
+        raise WrongUse(
+            "this method predicts pixels, which the convolutions of --net.conv-stem would carry from hidden patches into "
+            "visible ones: leave it out"
+        )
 
 
 def build(name: str, channels: int, image_size: int, config: EncoderConfig | None = None) -> nn.Module:

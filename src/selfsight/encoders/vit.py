@@ -13,6 +13,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from selfsight.encoders.patches import sincos
 from selfsight.encoders.stems import MadeBy
 from selfsight.errors import WrongUse
 
@@ -74,7 +75,7 @@ def choose_patch(image_size: int) -> int:
 
 
 class ViT(VisionTransformer):
-    """A pre-norm vision transformer with a class token and learned positions, for pictures of any size.
+    """A pre-norm vision transformer with a class token and positions, for pictures of any size.
 
     Positions are interpolated (bicubic, to the new number of patches) for other sizes than the one it was built for;
     the class token's entry is left alone. The state is that of timm's model.
@@ -87,7 +88,8 @@ class ViT(VisionTransformer):
         drop_path: probability to leave out a residual branch at the last block, growing linearly from 0 at the first.
         pool: what `forward` returns: the class token (`cls`), or the mean of the patch tokens (`mean`).
         layer_scale: initial factor of the residual branches; 0: none.
-        conv_stem: patches are seen by convolutions (`conv_stem`), not by one projection.
+        conv_stem: patches are seen by convolutions (`convolutions`), not by one projection.
+        positions: learned, or fixed sines and cosines (`sincos`).
 
     Raises:
         WrongUse: the patch does not divide the picture, or is no power of two with `conv_stem`.
@@ -107,6 +109,7 @@ class ViT(VisionTransformer):
         pool: Literal["cls", "mean"] = "cls",
         layer_scale: float = 0.0,
         conv_stem: bool = False,
+        positions: Literal["learned", "sincos"] = "learned",
     ) -> None:
         shape, patch = SHAPES[name], patch or choose_patch(image_size)
         fits(patch, image_size, image_size)
@@ -116,7 +119,9 @@ class ViT(VisionTransformer):
             "global_pool": "token" if pool == "cls" else "avg", "fc_norm": False, "init_values": layer_scale or None,
         }  # fmt: skip
         super().__init__(**settings, drop_path_rate=drop_path)
-        self.dim, self.patch, self.pooling = shape.dim, patch, pool
+        self.dim, self.patch, self.pooling, self.conv_stem = shape.dim, patch, pool, conv_stem
+        if positions == "sincos":
+            self.pos_embed = nn.Parameter(sincos(image_size // patch, shape.dim)[None], requires_grad=False)
         if conv_stem:
             self.patch_embed.proj = convolutions(channels, shape.dim, patch)
         call = ", ".join(f"{key}={value!r}" for key, value in settings.items())

@@ -19,6 +19,7 @@ from selfsight.losses.contrastive import (
     supcon,
 )
 from selfsight.losses.distillation import dino, entropy_gap, koleo, masked_prediction, prediction
+from selfsight.losses.masked import ijepa, mae, simmim
 from selfsight.losses.memory import memory_accuracy, memory_nce, memory_softmax, noise_logits, pirl
 from selfsight.losses.mutual import amdim, cpc
 from selfsight.losses.redundancy import barlow_twins, coding_rate, emp_ssl, sigreg, tico, vicreg, w_mse, whiten
@@ -26,7 +27,8 @@ from selfsight.losses.siamese import byol, simsiam
 
 __all__ = [
     "amdim", "barlow_twins", "byol", "coding_rate", "contrastive_accuracy", "cpc", "dcl", "dclw", "dino", "emp_ssl",
-    "entropy_gap", "info_nce", "koleo", "masked_prediction", "memory_accuracy", "memory_nce", "memory_softmax",
-    "moco", "moco_v3", "nearest", "nnclr", "noise_logits", "nt_xent", "pirl", "prediction", "relic",
-    "retrieval_accuracy", "sigreg", "simsiam", "supcon", "swapped_prediction", "tico", "vicreg", "w_mse", "whiten",
+    "entropy_gap", "ijepa", "info_nce", "koleo", "mae", "masked_prediction", "memory_accuracy", "memory_nce",
+    "memory_softmax", "moco", "moco_v3", "nearest", "nnclr", "noise_logits", "nt_xent", "pirl", "prediction", "relic",
+    "retrieval_accuracy", "sigreg", "simmim", "simsiam", "supcon", "swapped_prediction", "tico", "vicreg", "w_mse",
+    "whiten",
 ]  # fmt: skip

@@ -14,9 +14,11 @@ from selfsight.methods.directcopy import DirectCopy
 from selfsight.methods.directpred import DirectPred
 from selfsight.methods.empssl import EMPSSL
 from selfsight.methods.ibot import IBOT
+from selfsight.methods.ijepa import IJEPA
 from selfsight.methods.instdisc import InstDisc
 from selfsight.methods.jigsaw import Jigsaw
 from selfsight.methods.lejepa import LeJEPA
+from selfsight.methods.mae import MAE
 from selfsight.methods.moco import MoCo
 from selfsight.methods.mocov3 import MoCoV3
 from selfsight.methods.msn import MSN
@@ -26,6 +28,7 @@ from selfsight.methods.relic import ReLIC
 from selfsight.methods.rotnet import RotNet
 from selfsight.methods.sela import SeLa
 from selfsight.methods.simclr import SimCLR
+from selfsight.methods.simmim import SimMIM
 from selfsight.methods.simsiam import SimSiam
 from selfsight.methods.supcon import SupCon
 from selfsight.methods.supervised import Supervised
@@ -64,6 +67,9 @@ METHODS: dict[str, type[Method]] = {
     "rotnet": RotNet,
     "pirl": PIRL,
     "instdisc": InstDisc,
+    "mae": MAE,
+    "simmim": SimMIM,
+    "ijepa": IJEPA,
     "supcon": SupCon,
     "supervised": Supervised,
 }

@@ -32,4 +32,5 @@ class DINOv2(SelfDistillation):
     """iBOT with Sinkhorn in place of the centre, and class tokens spread by KoLeo."""
 
     Config = DINOv2Config
-    tokens = masked = True
+    tokens = True
+    masked = ("block", "random")

@@ -24,4 +24,5 @@ class IBOT(SelfDistillation):
 
     Config = IBOTConfig
     sample_mean = True
-    tokens = masked = True
+    tokens = True
+    masked = ("block", "random")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsight.augment.permutations import Kind, distances, permutations
+from selfsight.augment.sheet import plain_tiles, puzzle, solution
 from selfsight.augment.tiles import shuffled
 from selfsight.core import Data, Method, Output, Step, Views
 from selfsight.errors import WrongUse, at_least
@@ -119,9 +120,14 @@ class Jigsaw(Method):
         accuracy = (logits.detach().argmax(1) == label).float().mean()
         return Output(F.cross_entropy(logits, label), {"accuracy": accuracy})
 
-    def solve(self, views: Views) -> tuple[Tensor, Tensor]:
+    def pictures(self, views: Views) -> dict[str, Tensor]:
+        """The tiles of pictures in their order, as puzzles, and as the answer has them."""
         label, rest = self.label(views)
-        return self.table[label], self.table[self._logits(views, label, rest).argmax(1)]
+        order, answer = self.table[label], self.table[self._logits(views, label, rest).argmax(1)]
+        tiles = plain_tiles(self.views, views["tiles"])
+        mixed = shuffled(tiles, order)
+        drawn = {"picture": puzzle(tiles), "puzzle": puzzle(mixed), "answer": solution(mixed, order, answer)}
+        return {name: (x - self.views.mean[:, None, None]) / self.views.std[:, None, None] for name, x in drawn.items()}
 
     def study(self) -> dict[str, Tensor]:
         least, mean = distances(self.table.cpu())

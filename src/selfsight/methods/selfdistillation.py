@@ -148,7 +148,7 @@ class SelfDistillation(Method):
         if self.masked and not isinstance(encoder, TokenEncoder):
             raise WrongUse("this method predicts masked patches: choose an encoder that has them, such as vit-small")
         self.config = config
-        self.student = _Net(encoder, config, self.masked)
+        self.student = _Net(encoder, config, bool(self.masked))
         self.teacher = Ema(self.student)  # starts equal
         self.register_buffer("centre", torch.zeros(config.outputs))  # c
         if self.masked:

@@ -23,9 +23,11 @@ from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
 from selfsight.methods.ibot import IBOTConfig
+from selfsight.methods.ijepa import IJEPAConfig
 from selfsight.methods.instdisc import InstDiscConfig
 from selfsight.methods.jigsaw import JigsawConfig
 from selfsight.methods.lejepa import LeJEPAConfig
+from selfsight.methods.mae import MAEConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
@@ -35,6 +37,7 @@ from selfsight.methods.relic import ReLICConfig
 from selfsight.methods.rotnet import RotNetConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
+from selfsight.methods.simmim import SimMIMConfig
 from selfsight.methods.simsiam import SimSiamConfig
 from selfsight.methods.supcon import SupConConfig
 from selfsight.methods.supervised import SupervisedConfig
@@ -66,6 +69,7 @@ _EMP = OptimizerConfig(name="lars", lars_dialect="clipped", lars_eta=0.005, lr=0
 _ADAMW = OptimizerConfig(
     name="adamw", lr=5e-4, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0, clip_per="tensor"
 )
+_PIXELS = OptimizerConfig(name="adamw", lr=2e-4, betas=(0.9, 0.95), weight_decay=0.05)
 _SMALL_CROPS: dict[str, Any] = {
     "policy": "asym", "scale": (0.25, 1.0), "locals": 4, "local_size": 16, "local_scale": (0.1, 0.4)
 }  # fmt: skip
@@ -202,6 +206,10 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, dict[str, Any]]] =
         ScheduleConfig(name="multistep", milestones=(0.6, 0.8)),
         {"policy": "weak", "blur": 0.0},
     ),
+    # optimizer as solo-learn has MAE, its whole decoder at 1000 epochs; I-JEPA: our choice
+    "mae": (MAEConfig(width=256, depth=4, heads=8), _PIXELS, COSINE10, {"policy": "mae", "scale": (0.08, 1.0)}),
+    "simmim": (SimMIMConfig(), replace(_PIXELS, betas=(0.9, 0.999), clip_norm=5.0), COSINE10, {"policy": "simmim"}),
+    "ijepa": (IJEPAConfig(width=192, depth=4, heads=6), replace(_ADAMW, clip_norm=0.0), COSINE10, {"policy": "ijepa"}),
     "supcon": (SupConConfig(hidden=2048, dim=256), sgd(0.4, 1e-5), COSINE10, _STRONG),
     "supervised": (SupervisedConfig(), sgd(0.1, 5e-4), ScheduleConfig(name="cosine", warmup_epochs=5),
                    {"policy": "deepcluster", **CROP_AND_FLIP}),
@@ -215,6 +223,7 @@ _LONG: dict[str, dict[str, Any]] = {
     },
     "nnclr": {"method": NNCLRConfig(temperature=0.2, queue=65536)},
     "deepclusterv2": {"method": DeepClusterV2Config()},
+    "mae": {"method": MAEConfig()},
     "sela": {"method": SeLaConfig(clusters=128, spacing="linear", relabels=1000)},
     "dino": {
         "method": DINOConfig(outputs=4096, momentum=0.9995, freeze_steps=PER_EPOCH), "optimizer": clipped_lars(0.3, 1e-6),
@@ -229,7 +238,10 @@ _LONG: dict[str, dict[str, Any]] = {
 
 
 _BATCHES = {"empssl": 100, "amdim": 200, "cpc": 128}
-_VIT = dict.fromkeys(("ibot", "dinov2", "msn"), EncoderConfig(drop_path=0.1))
+_VIT = {
+    **dict.fromkeys(("ibot", "dinov2", "msn"), EncoderConfig(drop_path=0.1)),
+    **{name: net_of(name) for name in ("mae", "simmim", "ijepa")},
+}
 
 
 def cifar10(method: str, epochs: int) -> Run[Any]:

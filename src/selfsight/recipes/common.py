@@ -40,6 +40,9 @@ POLICIES_OF = {
     "rotnet": ("deepcluster", "deepcluster"),
     "pirl": ("simclr-cifar", "simclr"),
     "instdisc": ("moco-v2", "moco-v2"),
+    "mae": ("mae", "mae"),
+    "simmim": ("simmim", "simmim"),
+    "ijepa": ("ijepa", "ijepa"),
     "supcon": ("simclr-cifar", "simclr"),
     "supervised": ("deepcluster", "deepcluster"),
 }
@@ -48,7 +51,12 @@ POLICIES_OF = {
 ENCODERS_OF = {"amdim": ("amdim-mini", "amdim-small"), "cpc": ("cpc-mini", "cpc-small")}
 
 # What a method's encoder sees: DeepCluster clusters by colour unless it sees edges (section 4.1).
-NETS = {"deepcluster": EncoderConfig(sobel=True)}
+NETS = {
+    "deepcluster": EncoderConfig(sobel=True),
+    # fixed positions; nothing teaches the class token of I-JEPA and SimMIM, and means of patches suit a probe of MAE, too
+    **dict.fromkeys(("mae", "ijepa"), EncoderConfig(pool="mean", positions="sincos")),
+    "simmim": EncoderConfig(pool="mean"),
+}
 # Residual branches that do not start at zero, as in the authors' code. It matters under LARC (SwAV, DeepCluster-v2): a
 # norm of length 0 takes one step of the raw gradient, then each step is a thousandth of the rate times its length.
 RESNETS = {**NETS, **dict.fromkeys(("moco", "swav", "deepclusterv2"), EncoderConfig(zero_init_residual=False))}
@@ -61,8 +69,14 @@ COSINE = ScheduleConfig(name="cosine", per="epoch")  # MoCo v1, v2 and SimSiam: 
 CONSTANT = ScheduleConfig(name="constant")
 
 
-# iBOT's and DINOv2's masks: half of the whole views, rectangles over a tenth to a half of the patches.
-MASKS: dict[str, dict[str, Any]] = {"ibot": {"mask": "block"}, "dinov2": {"mask": "block"}}
+# iBOT's and DINOv2's masks: half of the whole views, rectangles over a tenth to a half of the patches. The others: the papers.
+MASKS: dict[str, dict[str, Any]] = {
+    "ibot": {"mask": "block"},
+    "dinov2": {"mask": "block"},
+    "mae": {"mask": "random", "mask_ratio": (0.75, 0.75), "mask_share": 1.0},
+    "simmim": {"mask": "random", "mask_ratio": (0.6, 0.6), "mask_share": 1.0, "mask_unit": 2},
+    "ijepa": {"mask": "multiblock", "mask_ratio": (0.15, 0.2)},
+}
 # Who compares places: views of a picture are mirrored alike, and a picture of patches as a whole.
 PLACES: dict[str, dict[str, Any]] = {"amdim": {"shared_flip": True}, "cpc": {"shared_flip": True}}
 

@@ -22,9 +22,11 @@ from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
 from selfsight.methods.ibot import IBOTConfig
+from selfsight.methods.ijepa import IJEPAConfig
 from selfsight.methods.instdisc import InstDiscConfig
 from selfsight.methods.jigsaw import JigsawConfig
 from selfsight.methods.lejepa import LeJEPAConfig
+from selfsight.methods.mae import MAEConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
@@ -34,6 +36,7 @@ from selfsight.methods.relic import ReLICConfig
 from selfsight.methods.rotnet import RotNetConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
+from selfsight.methods.simmim import SimMIMConfig
 from selfsight.methods.simsiam import SimSiamConfig
 from selfsight.methods.supcon import SupConConfig
 from selfsight.methods.supervised import SupervisedConfig
@@ -66,6 +69,7 @@ _VIT = {
     "dinov2": EncoderConfig(drop_path=0.3, layer_scale=1e-5),
 }
 _PATCHES = {"cpc": EncoderConfig(patch=80)}
+_BASE = ("mae", "simmim", "ijepa")  # ViT-B/16
 _PICTURES = 1_281_167  # for settings that count steps: an epoch has _PICTURES // batch
 
 
@@ -208,6 +212,30 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
         200,
         256,
     ),
+    # appendix A.1
+    "mae": (
+        MAEConfig(),
+        OptimizerConfig(name="adamw", lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05),
+        ScheduleConfig(name="cosine", warmup_epochs=40),
+        800,
+        4096,
+    ),
+    # section 4.1: 800 epochs, the rate is for a batch of 512 and falls at epoch 700
+    "simmim": (
+        SimMIMConfig(),
+        OptimizerConfig(name="adamw", lr=1e-4, base_batch=512, weight_decay=0.05, clip_norm=5.0),
+        ScheduleConfig(name="multistep", warmup_epochs=10, milestones=(7 / 8,)),
+        800,
+        2048,
+    ),
+    # appendix A: ViT-B/16
+    "ijepa": (
+        IJEPAConfig(depth=6, heads=12),
+        OptimizerConfig(name="adamw", lr=1e-3, scaling="none", weight_decay=0.04, weight_decay_end=0.4),
+        ScheduleConfig(name="cosine", warmup_epochs=40, warmup_start=0.2, final=0.001),
+        600,
+        2048,
+    ),
     "supcon": (SupConConfig(), lars(0.3, 1e-6), COSINE10, 350, 4096),
     "supervised": (SupervisedConfig(), sgd(0.1, 1e-4), ScheduleConfig(name="cosine", warmup_epochs=5), 90, 256),
 }
@@ -244,10 +272,10 @@ _OWN = {"amdim": ("amdim-medium", 128), "cpc": ("cpc-large", 260)}  # encoder, s
 
 
 def imagenet(method: str) -> Run[Any]:
-    """ResNet-50 (self-distillation: ViT-S/16, DeepCluster: AlexNet) with the paper's optimizer, schedule, batch, views."""
+    """ResNet-50 (self-distillation: ViT-S/16, _BASE: ViT-B/16, DeepCluster: AlexNet) with the paper's numbers."""
     config, optimizer, schedule, epochs, batch = _TABLE[method]
     encoder = "alexnet" if method == "deepcluster" else "vit-small" if method in _VIT else "resnet50"
-    encoder, side = _OWN.get(method, (encoder, 224))
+    encoder, side = _OWN.get(method, ("vit-base" if method in _BASE else encoder, 224))
     return Run(
         config, data="imagenet", encoder=encoder,
         net={**_VIT, **_PATCHES}.get(method, net_of(method)), image_size=side, optimizer=optimizer,

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from selfsight.augment import suits
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
 from selfsight.recipes.common import ENCODERS_OF, POLICIES_OF, patches
@@ -49,9 +50,9 @@ def resolve(run: Run[Any], *, pictures: int, image_size: int, channels: int, cud
         names = ENCODERS_OF.get(run.method_name, names)
         run = replace(run, encoder=choose("encoder", names[0 if small else 1], why))
     if run.views.policy == "auto":
-        policies = POLICIES_OF[run.method_name]
-        if channels == 3:
-            policy = choose("policy", policies[0 if image_size <= 64 else 1], f"{run.method_name} at {image_size} px")
+        policy = POLICIES_OF[run.method_name][0 if image_size <= 64 else 1]
+        if suits(policy, channels):
+            policy = choose("policy", policy, f"{run.method_name} at {image_size} px")
         else:
             policy = choose("policy", "plain", f"pictures have {channels} channel(s), colour operations need 3")
         run = replace(run, views=replace(run.views, policy=policy))

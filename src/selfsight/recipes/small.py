@@ -23,9 +23,11 @@ from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
 from selfsight.methods.ibot import IBOTConfig
+from selfsight.methods.ijepa import IJEPAConfig
 from selfsight.methods.instdisc import InstDiscConfig
 from selfsight.methods.jigsaw import JigsawConfig
 from selfsight.methods.lejepa import LeJEPAConfig
+from selfsight.methods.mae import MAEConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
@@ -35,6 +37,7 @@ from selfsight.methods.relic import ReLICConfig
 from selfsight.methods.rotnet import RotNetConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
+from selfsight.methods.simmim import SimMIMConfig
 from selfsight.methods.simsiam import SimSiamConfig
 from selfsight.methods.supcon import SupConConfig
 from selfsight.methods.supervised import SupervisedConfig
@@ -95,6 +98,9 @@ _SMALL: dict[str, Any] = {
     "rotnet": RotNetConfig(),
     "pirl": PIRLConfig(temperature=0.1, negatives=4096, layers=2, hidden=512),
     "instdisc": InstDiscConfig(temperature=0.1),
+    "mae": MAEConfig(width=64, depth=2, heads=4),
+    "simmim": SimMIMConfig(),
+    "ijepa": IJEPAConfig(width=64, depth=2, heads=4, momentum=0.9),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
@@ -105,9 +111,13 @@ _MEAN = EncoderConfig(pool="mean")
 _SOON = EncoderConfig(pool="mean", conv_stem=True, patch=8)
 _ENCODERS = {
     **dict.fromkeys(("ibot", "dinov2", "msn"), ("vit-micro", _SOON)),
+    **{
+        name: ("vit-micro", net_of(name)) for name in ("mae", "simmim", "ijepa")
+    },  # of small patches, which they predict
     "amdim": ("amdim-mini", EncoderConfig()),
     "cpc": ("cpc-mini", EncoderConfig(patch=10)),
 }
+_HIDING = ("mae", "simmim", "ijepa")  # what is hidden teaches, not the augmentation
 
 # On `shapes`, where colour means nothing, all views are gray with strong jitter: else small networks answer by colour, and
 # with it every method learns in half a minute.
@@ -146,9 +156,9 @@ def cpu(method: str, data: str) -> Run[Any]:
     views: dict[str, Any] = {"size": 24, "scale": (0.2, 1.0), **_VIEWS.get(method, {})}
     if data == "cifar10" and method in _NO_NEGATIVES:
         views["policy"] = "simclr-cifar"
-    if data == "cifar10" and method in ("amdim", "cpc"):
-        views["scale"] = None  # their policy moves pictures
-    if data == "shapes":
+    if method in _HIDING or (data == "cifar10" and method in ("amdim", "cpc")):
+        views["scale"] = None  # the policy's
+    if data == "shapes" and method not in _HIDING:
         views |= {**_STRONG, "gray": 1.0}
     encoder, net = _ENCODERS.get(method, ("fastnet", net_of(method, resnet=False)))
     return Run(
@@ -165,7 +175,7 @@ def any_folder(method: str) -> Run[Any]:
     """A folder of pictures: encoder, policy, batch and epochs follow the data (see `resolve`)."""
     base = cpu(method, "shapes")
     views = views_of(method, views=base.views.views)
-    net = _MEAN if METHODS[method].tokens else net_of(method, resnet=False)
+    net = _MEAN if METHODS[method].tokens and method not in _HIDING else net_of(method, resnet=False)
     return replace(base, net=net, encoder="auto", epochs="auto", batch_size="auto", image_size="auto", views=views)
 
 
@@ -201,6 +211,9 @@ def tiny(method: str) -> Run[Any]:
         "rotnet": RotNetConfig(),
         "pirl": PIRLConfig(temperature=0.1, negatives=256, dim=32),
         "instdisc": InstDiscConfig(temperature=0.1, negatives=256, dim=32),
+        "mae": MAEConfig(width=32, depth=1, heads=2),
+        "simmim": SimMIMConfig(),
+        "ijepa": IJEPAConfig(width=32, depth=1, heads=2, momentum=0.9),
         "supcon": SupConConfig(hidden=64, dim=32),
         "supervised": SupervisedConfig(),
     }[method]

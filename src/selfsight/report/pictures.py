@@ -1,4 +1,4 @@
-"""Pictures of the report: nearest neighbours, attention maps, puzzles and views, embedded as PNG."""
+"""Pictures of the report: nearest neighbours, attention maps, views and what a method draws, embedded as PNG."""
 
 import base64
 import io
@@ -49,23 +49,18 @@ def attention(run: RunFolder) -> str:
     return image and f'<p class="note">{note}</p>{image}'
 
 
-def puzzles(run: RunFolder) -> str:
-    """The puzzles figures/puzzles.png and what is known of their permutations; empty if they are not there."""
-    image = _whole(
-        run.path / "figures" / "puzzles.png", "puzzles", "sample pictures, their puzzles and their solutions"
-    )
-    if not image:
-        return ""
+def drawn(run: RunFolder) -> str:
+    """What the method draws of sample pictures, figures/drawn.png; empty if it is not there."""
+    image = _whole(run.path / "figures" / "drawn.png", "drawn", "sample pictures and what the method makes of them")
     studies = sorted((run.path / "study").glob("*.npz"))
-    arrays = _arrays(studies[-1]) if studies else {}
+    arrays = _arrays(studies[-1]) if image and studies else {}
+    if "permutations" not in arrays or "distances" not in arrays:
+        return image
+    least, mean = arrays["distances"]
     note = (
-        "Sample pictures, the puzzle made of each, and where the network puts the tiles: green is right, red is wrong."
+        "Tiles in a green frame lie where they belong, those in a red frame do not. "
+        f"{len(arrays['permutations'])} permutations, at least {least:g} and on average {mean:.3f} tiles apart."
     )
-    if "permutations" in arrays and "distances" in arrays:
-        least, mean = arrays["distances"]
-        note += (
-            f" {len(arrays['permutations'])} permutations, at least {least:g} and on average {mean:.3f} tiles apart."
-        )
     return f'<p class="note">{note}</p>{image}'
 
 

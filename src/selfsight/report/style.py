@@ -25,7 +25,7 @@ table.wide td{min-width:170px;overflow-wrap:anywhere}table.wide thead th{color:v
 figure img{width:84px;height:84px;object-fit:contain;image-rendering:pixelated;border-radius:5px;display:block;border:3px solid transparent}
 figure.query{margin-right:14px}figure.query img{border-color:var(--soft)}figure.same img{border-color:var(--good)}figure.other img{border-color:var(--bad)}
 figcaption{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;color:var(--soft)}
-.attention,.puzzles{max-width:100%;image-rendering:pixelated}
+.attention,.drawn{max-width:100%;image-rendering:pixelated}
 .views{height:560px;max-width:100%;object-fit:contain;object-position:left top;image-rendering:pixelated}
 details{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:10px 14px;margin-bottom:10px}summary{cursor:pointer}
 pre{overflow-x:auto;font-size:12.5px;line-height:1.45;margin:10px 0 0}

@@ -1,0 +1,87 @@
+"""Settings of the views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from selfsight.augment.masks import MaskKind
+from selfsight.augment.tiles import NO_TILES, TilesConfig
+from selfsight.errors import WrongUse
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """The views of a picture that a method sees."""
+
+    policy: str = "auto"
+    """Name of the augmentation, see `selfsight list policies`; auto: the method's own."""
+    views: int = 2
+    """Whole views of each picture."""
+    size: int = 0
+    """Side of a view in pixels; 0: the data's image size."""
+    locals: int = 0
+    """Small crops of each picture beside the whole views (multi-crop)."""
+    local_size: int = 0
+    """Side of a small crop in pixels; 0: from the size of the views."""
+    scale: tuple[float, float] | None = None
+    """Area of the crops as a fraction of the picture; None: the policy's."""
+    local_scale: tuple[float, float] | None = None
+    """Area of the small crops; None: from the policy or the size of the views."""
+    strength: float = 1.0
+    """Multiplies the colour jitter's brightness, contrast, saturation and hue."""
+    gray: float | None = None
+    """Probability of grayscale; None: the policy's."""
+    blur: float | None = None
+    """Probability of blur; None: the policy's."""
+    solarise: float | None = None
+    """Probability of solarisation; None: the policy's."""
+    rotate: float | None = None
+    """Probability of a rotation; None: the policy's."""
+    rotate_degrees: float = 30.0
+    """A rotation is drawn from -degrees..degrees."""
+    colour: Literal["fast", "exact"] = "fast"
+    """fast: one colour matrix per sample, clamped once; exact: step by step as torchvision does, hue in HSV."""
+    interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
+    """Kernel of the antialiased resize; auto: the policy's."""
+    shared_flip: bool = False
+    """All views of a picture are mirrored, or none: positions in them then agree. Tiles are never mirrored alone then."""
+    normalise: bool = True
+    """Subtract the data's mean and divide by its deviation."""
+    clean: bool = False
+    """Add the whole picture without augmentation as the view "clean"."""
+    mask: MaskKind = "none"
+    """Hide patches of the whole views, for methods that predict them: block (rectangles), random (single patches), or
+    multiblock (four targets and what they leave of a context)."""
+    mask_ratio: tuple[float, float] = (0.1, 0.5)
+    """Share of the patches that a mask hides, or one target of multiblock, drawn from this range."""
+    mask_share: float = 0.5
+    """Share of the whole views that get a mask; block and random."""
+    mask_unit: int = 1
+    """Side, in patches, of the squares that random masks consist of."""
+    tiles: TilesConfig = NO_TILES
+    """Cut pictures into tiles, for methods that compare these."""
+
+
+def check(config: ViewsConfig) -> None:
+    """Raise WrongUse for numbers that make no sense."""
+    for field in ("gray", "blur", "solarise", "rotate", "mask_share"):
+        value = getattr(config, field)
+        if value is not None and not 0 <= value <= 1:
+            raise WrongUse(f"views.{field} is a probability, not {value}; give a number from 0 to 1")
+    for field in ("scale", "local_scale", "mask_ratio"):
+        bounds = getattr(config, field)
+        if bounds is not None and not 0 < bounds[0] <= bounds[1] <= 1:
+            raise WrongUse(f"views.{field} {bounds} is not a range of areas; give two numbers, 0 < low <= high <= 1")
+    for field, least in (
+        ("views", 0 if config.tiles.grid else 1),
+        ("size", 0),
+        ("locals", 0),
+        ("local_size", 0),
+        ("strength", 0),
+        ("mask_unit", 1),
+    ):
+        if getattr(config, field) < least:
+            raise WrongUse(f"views.{field} is {getattr(config, field)}; give at least {least}")
+    if config.policy == "auto":
+        raise WrongUse("views.policy 'auto' stands for the method's policy; give a name when building views by hand")
