@@ -110,9 +110,7 @@ class Method(nn.Module):
     more_views: ClassVar[bool] = False  #: it reads more of them, too
     local_views: ClassVar[bool] = False  #: it reads small crops, too
     tokens: ClassVar[bool] = False  #: it works on the tokens of a transformer
-    masked: ClassVar[
-        tuple[str, ...]
-    ] = ()  #: kinds of views.mask that it reads as "mask", (V, B, T) bool, or MultiBlock's
+    masked: ClassVar[tuple[str, ...]] = ()  #: kinds of views.mask it reads: "mask", (V, B, T) bool, or see MultiBlock
     even_masks: ClassVar[bool] = False  #: each mask must hide equally many patches
     labelled: ClassVar[bool] = False  #: it reads views["label"], (1, B) int64; supervised reference points only
     reorders: bool = False  #: `order` says what an epoch sees; decoding then never runs ahead into the next epoch
