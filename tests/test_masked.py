@@ -160,7 +160,7 @@ def test_wrong_masks_are_refused() -> None:
         built("simclr", mask="random")
     with pytest.raises(WrongUse, match="4 patches in a row, which units of 3 do not fill"):
         built("simmim", mask_unit=3)
-    with pytest.raises(WrongUse, match="mask_unit is 0"):
+    with pytest.raises(WrongUse, match="units of 0 do not fill"):
         built("simmim", mask_unit=0)
 
 

@@ -111,11 +111,10 @@ class Method(nn.Module):
     more_views: ClassVar[bool] = False  #: it reads more of them, too
     local_views: ClassVar[bool] = False  #: it reads small crops, too
     tokens: ClassVar[bool] = False  #: it works on the tokens of a transformer
+    masked: ClassVar[tuple[str, ...]] = ()  #: kinds of views.mask it reads: "mask", (V, B, T) bool, or see MultiBlock
+    even_masks: ClassVar[bool] = False  #: each mask must hide equally many patches
     indexed: ClassVar[bool] = False  #: its loss rests on what it keeps of each training picture, by `index`
     tiled: ClassVar[bool] = False  #: it reads views["tiles"], (T, B, C, t, t), and "shuffle", (1, B, T) uniforms
-    #: kinds of views.mask that it reads, as "mask", (V, B, T) bool, or as MultiBlock's; its encoder has patches
-    masked: ClassVar[tuple[str, ...]] = ()
-    even_masks: ClassVar[bool] = False  #: each mask must hide equally many patches
     labelled: ClassVar[bool] = False  #: it reads views["label"], (1, B) int64; supervised reference points only
     reorders: bool = False  #: `order` says what an epoch sees; decoding then never runs ahead into the next epoch
     encoder: nn.Module  #: (B, C, S, S) -> (B, D), what training leaves behind

@@ -51,8 +51,7 @@ class ViewsConfig:
     clean: bool = False
     """Add the whole picture without augmentation as the view "clean"."""
     mask: MaskKind = "none"
-    """Hide patches of the whole views, for methods that predict them: block (rectangles), random (single patches), or
-    multiblock (four targets and what they leave of a context)."""
+    """Hide patches of the whole views: block (rectangles), random (patches or units), multiblock (four targets, a context)."""
     mask_ratio: tuple[float, float] = (0.1, 0.5)
     """Share of the patches that a mask hides, or one target of multiblock, drawn from this range."""
     mask_share: float = 0.5
@@ -79,7 +78,6 @@ def check(config: ViewsConfig) -> None:
         ("locals", 0),
         ("local_size", 0),
         ("strength", 0),
-        ("mask_unit", 1),
     ):
         if getattr(config, field) < least:
             raise WrongUse(f"views.{field} is {getattr(config, field)}; give at least {least}")

@@ -145,7 +145,7 @@ def masking(
         return MultiBlock(side, ratio)
     if kind == "block":
         return Masks(kind, side, ratio, share)
-    if side % unit:
+    if unit < 1 or side % unit:
         raise WrongUse(
             f"views have {side} patches in a row, which units of {unit} do not fill: choose another --views.mask-unit, "
             "--views.size or --net.patch"
