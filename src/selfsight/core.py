@@ -111,6 +111,7 @@ class Method(nn.Module):
     local_views: ClassVar[bool] = False  #: it reads small crops, too
     tokens: ClassVar[bool] = False  #: it works on the tokens of a transformer
     masked: ClassVar[bool] = False  #: it reads views["mask"], (V, B, T) bool; its encoder has patches
+    placed: ClassVar[bool] = False  #: it reads views["place"], (V, B, 4): where the whole views lie in their pictures
     labelled: ClassVar[bool] = False  #: it reads views["label"], (1, B) int64; supervised reference points only
     reorders: bool = False  #: `order` says what an epoch sees; decoding then never runs ahead into the next epoch
     encoder: nn.Module  #: (B, C, S, S) -> (B, D), what training leaves behind

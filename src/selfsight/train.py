@@ -149,6 +149,8 @@ def build(
     if cls.masked != (run.views.mask != "none"):
         how = "hides patches: set --views.mask block" if cls.masked else "hides no patches: leave out --views.mask"
         raise WrongUse(f"{run.method_name} {how}")
+    if cls.placed and not run.views.places:
+        raise WrongUse(f"{run.method_name} compares the same places of two views: add --views.places")
     assert isinstance(run.image_size, int)
     torch.manual_seed(seed_of(run.seed, Stream.INIT))
     if encoder is None:

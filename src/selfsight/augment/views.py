@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from selfsight.augment import geometry
 from selfsight.augment.apply import DRAWS, Group, Normal, make
 from selfsight.augment.masks import MaskKind, Masks
+from selfsight.augment.places import check_upright, places
 from selfsight.augment.policies import POLICIES, Policy, entry, multi_crop
 from selfsight.core import Images, Views
 from selfsight.errors import WrongUse
@@ -66,6 +67,8 @@ class ViewsConfig:
     """Share of the patches that a mask hides, drawn from this range."""
     mask_share: float = 0.5
     """Share of the whole views that get a mask."""
+    places: bool = False
+    """Add where the whole views lie in their picture as "place", for methods that compare places."""
 
 
 class Crops(nn.Module):
@@ -80,11 +83,11 @@ class Crops(nn.Module):
 
     def __init__(
         self, groups: tuple[Group, ...], mean: Tensor, std: Tensor, *, exact: bool = False, clean: int = 0,
-        masks: Masks | None = None,
+        masks: Masks | None = None, placed: bool = False,
     ) -> None:  # fmt: skip
         """mean, std: (C,) in [0, 1] units, what the views are normalised with; clean: side of "clean", 0: none."""
         super().__init__()
-        self.groups, self.exact, self.clean, self.masks = groups, exact, clean, masks
+        self.groups, self.exact, self.clean, self.masks, self.placed = groups, exact, clean, masks, placed
         self._numbers = list(zip(mean.tolist(), std.tolist(), strict=True))
         self.register_buffer("mean", mean.float().clone(), persistent=False)
         self.register_buffer("std", std.float().clone(), persistent=False)
@@ -111,8 +114,8 @@ class Crops(nn.Module):
             draws: one row of `draw`: name -> (V, DRAWS).
 
         Returns:
-            Name -> (V, C, s, s) uint8, not flipped; stacked along dimension 1 they are what `forward` takes. Uses the
-            native uint8 kernel, within a level or two of the float path's.
+            Name -> (V, C, s, s) uint8, not flipped; stacked along dimension 1 they are what `forward` takes; "place" ->
+            (V, 4), which needs the picture's size. Uses the native uint8 kernel, within a level or two of the float path's.
         """
         sizes = torch.tensor([picture.shape[1:]])
         boxes = self.crop_boxes({name: u[None] for name, u in draws.items()}, sizes)
@@ -128,6 +131,8 @@ class Crops(nn.Module):
                     crop = F.interpolate(crop, (size, size), mode=interpolation, antialias=True)
                 crops.append(crop)
             out[name] = torch.cat(crops)
+        if self.placed:
+            out["place"] = places(self.groups[0], draws["global"][None], picture[None])[:, 0]
         return out
 
     @torch.no_grad()
@@ -140,7 +145,8 @@ class Crops(nn.Module):
             draws: the same rows of `draw`, on the CPU.
 
         Returns:
-            Group name -> (V, B, C, s, s) float32; "clean" -> (1, B, C, s, s); "mask" -> (V, B, T) bool.
+            Group name -> (V, B, C, s, s) float32; "clean" -> (1, B, C, s, s); "mask" -> (V, B, T) bool; "place" ->
+            (V, B, 4) float32 x1, y1, x2, y2 as shares of the picture, x1 > x2 where the view is flipped.
         """
         views: Views = {}
         for group in self.groups:
@@ -153,6 +159,8 @@ class Crops(nn.Module):
             views["clean"] = self.plain(given, self.clean)[None]
         if self.masks:
             views["mask"] = draws["mask"].transpose(0, 1).contiguous().to(self.mean.device, non_blocking=True)
+        if self.placed:
+            views["place"] = places(self.groups[0], draws["global"], images).to(self.mean.device, non_blocking=True)
         return views
 
     @torch.no_grad()
@@ -255,11 +263,13 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         bases = [known.local or known.views[v % len(known.views)] for v in range(config.locals)]
         side = max(patch, crops.size // patch * patch) if patch else crops.size
         groups.append(Group("local", config.local_size or side, tuple(adapted(p, small) for p in bases)))
+    if config.places:
+        check_upright(groups[0])
     if not config.normalise:
         mean, std = torch.zeros(channels), torch.ones(channels)
     masks = None if config.mask == "none" else Masks(config.mask, size // patch, config.mask_ratio, config.mask_share)
     clean = size if config.clean else 0
-    return Crops(tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks)
+    return Crops(tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks, placed=config.places)  # fmt: skip
 
 
 @torch.no_grad()

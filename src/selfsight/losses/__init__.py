@@ -18,6 +18,7 @@ from selfsight.losses.contrastive import (
     retrieval_accuracy,
     supcon,
 )
+from selfsight.losses.dense import best_matches, dense_moco, near_positions, pixpro
 from selfsight.losses.distillation import dino, entropy_gap, koleo, masked_prediction, prediction
 from selfsight.losses.redundancy import barlow_twins, coding_rate, emp_ssl, sigreg, tico, vicreg, w_mse, whiten
 from selfsight.losses.siamese import byol, simsiam
@@ -25,5 +26,6 @@ from selfsight.losses.siamese import byol, simsiam
 __all__ = [
     "barlow_twins", "byol", "coding_rate", "contrastive_accuracy", "dcl", "dclw", "dino", "emp_ssl", "entropy_gap",
     "info_nce", "koleo", "masked_prediction", "moco", "moco_v3", "nearest", "nnclr", "nt_xent", "prediction", "relic",
+    "best_matches", "dense_moco", "near_positions", "pixpro",
     "retrieval_accuracy", "sigreg", "simsiam", "supcon", "swapped_prediction", "tico", "vicreg", "w_mse", "whiten",
 ]  # fmt: skip

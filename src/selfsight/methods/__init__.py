@@ -6,6 +6,7 @@ from selfsight.methods.barlowtwins import BarlowTwins
 from selfsight.methods.byol import BYOL
 from selfsight.methods.deepcluster import DeepCluster
 from selfsight.methods.deepclusterv2 import DeepClusterV2
+from selfsight.methods.densecl import DenseCL
 from selfsight.methods.dino import DINO
 from selfsight.methods.dinov2 import DINOv2
 from selfsight.methods.directcopy import DirectCopy
@@ -17,6 +18,7 @@ from selfsight.methods.moco import MoCo
 from selfsight.methods.mocov3 import MoCoV3
 from selfsight.methods.msn import MSN
 from selfsight.methods.nnclr import NNCLR
+from selfsight.methods.pixpro import PixPro
 from selfsight.methods.relic import ReLIC
 from selfsight.methods.sela import SeLa
 from selfsight.methods.simclr import SimCLR
@@ -52,6 +54,8 @@ METHODS: dict[str, type[Method]] = {
     "ibot": IBOT,
     "dinov2": DINOv2,
     "msn": MSN,
+    "densecl": DenseCL,
+    "pixpro": PixPro,
     "supcon": SupCon,
     "supervised": Supervised,
 }

@@ -14,6 +14,7 @@ from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
 from selfsight.methods.deepclusterv2 import DeepClusterV2Config
+from selfsight.methods.densecl import DenseCLConfig
 from selfsight.methods.dino import DINOConfig
 from selfsight.methods.dinov2 import DINOv2Config
 from selfsight.methods.directcopy import DirectCopyConfig
@@ -25,6 +26,7 @@ from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
+from selfsight.methods.pixpro import PixProConfig
 from selfsight.methods.relic import ReLICConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
@@ -142,6 +144,9 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, dict[str, Any]]] =
     "ibot": (IBOTConfig(**_DISTIL), _ADAMW, COSINE10, _SMALL_CROPS),
     "dinov2": (DINOv2Config(**{**_DISTIL, "momentum": 0.99}), _ADAMW, COSINE10, _SMALL_CROPS),
     "msn": (MSNConfig(prototypes=512, drop=0.3), _ADAMW, COSINE10, {**_SMALL_CROPS, "policy": "simclr-cifar"}),
+    # our choice: those of MoCo v2 and BYOL, with maps of 4 x 4 positions
+    "densecl": (DenseCLConfig(queue=8192, momentum=0.99), sgd(0.06, 5e-4), COSINE10, {"policy": "weak"}),
+    "pixpro": (PixProConfig(hidden=1024), clipped_lars(1.0, 1e-5), COSINE10, {"policy": "asym", "scale": (0.2, 1.0)}),
     "supcon": (SupConConfig(hidden=2048, dim=256), sgd(0.4, 1e-5), COSINE10, _STRONG),
     "supervised": (SupervisedConfig(), sgd(0.1, 5e-4), ScheduleConfig(name="cosine", warmup_epochs=5),
                    {"policy": "deepcluster", **CROP_AND_FLIP}),

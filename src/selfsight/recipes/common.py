@@ -34,6 +34,8 @@ POLICIES_OF = {
     "ibot": ("asym", "dino"),
     "dinov2": ("asym", "dino"),
     "msn": ("simclr-cifar", "moco-v2"),  # SimCLR's colours at strength 0.5, with its blur
+    "densecl": ("weak", "moco-v2"),
+    "pixpro": ("asym", "byol"),
     "supcon": ("simclr-cifar", "simclr"),
     "supervised": ("deepcluster", "deepcluster"),
 }
@@ -42,7 +44,7 @@ POLICIES_OF = {
 NETS = {"deepcluster": EncoderConfig(sobel=True)}
 # Residual branches that do not start at zero, as in the authors' code. It matters under LARC (SwAV, DeepCluster-v2): a
 # norm of length 0 takes one step of the raw gradient, then each step is a thousandth of the rate times its length.
-RESNETS = {**NETS, **dict.fromkeys(("moco", "swav", "deepclusterv2"), EncoderConfig(zero_init_residual=False))}
+RESNETS = {**NETS, **dict.fromkeys(("moco", "densecl", "swav", "deepclusterv2"), EncoderConfig(zero_init_residual=False))}
 
 # Classification's usual augmentation: no colours, which labels do not need.
 CROP_AND_FLIP: dict[str, Any] = {"strength": 0.0, "gray": 0.0}
@@ -56,6 +58,10 @@ CONSTANT = ScheduleConfig(name="constant")
 MASKS: dict[str, dict[str, Any]] = {"ibot": {"mask": "block"}, "dinov2": {"mask": "block"}}
 
 
+# Who compares places of views must know them.
+PLACES: dict[str, dict[str, Any]] = {"pixpro": {"places": True}}
+
+
 def net_of(method: str, resnet: bool = True) -> EncoderConfig:
     """How the encoder is built for a method."""
     return (RESNETS if resnet else NETS).get(method, EncoderConfig())
@@ -63,7 +69,7 @@ def net_of(method: str, resnet: bool = True) -> EncoderConfig:
 
 def views_of(method: str, policy: str = "auto", **settings: Any) -> ViewsConfig:
     """Views with the number of whole ones that the method reads."""
-    return ViewsConfig(policy=policy, **{"views": METHODS[method].global_views, **MASKS.get(method, {}), **settings})
+    return ViewsConfig(policy=policy, **{"views": METHODS[method].global_views, **MASKS.get(method, {}), **PLACES.get(method, {}), **settings})
 
 
 def lars(lr: float, weight_decay: float, **settings: Any) -> OptimizerConfig:

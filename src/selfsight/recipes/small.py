@@ -13,6 +13,7 @@ from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
 from selfsight.methods.deepclusterv2 import DeepClusterV2Config
+from selfsight.methods.densecl import DenseCLConfig
 from selfsight.methods.dino import DINOConfig
 from selfsight.methods.dinov2 import DINOv2Config
 from selfsight.methods.directcopy import DirectCopyConfig
@@ -24,6 +25,7 @@ from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
+from selfsight.methods.pixpro import PixProConfig
 from selfsight.methods.relic import ReLICConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
@@ -77,6 +79,8 @@ _SMALL: dict[str, Any] = {
     "ibot": IBOTConfig(**_DISTIL, patches=0.2),
     "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
+    "densecl": DenseCLConfig(queue=1024, hidden=512, dim=128, momentum=0.9),
+    "pixpro": PixProConfig(hidden=512, dim=128, momentum=0.9),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
@@ -163,6 +167,8 @@ def tiny(method: str) -> Run[Any]:
         "ibot": IBOTConfig(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
         "dinov2": DINOv2Config(hidden=64, bottleneck=32, outputs=64, momentum=0.9, freeze_steps=3),
         "msn": MSNConfig(hidden=64, dim=32, prototypes=32, momentum=0.9),
+        "densecl": DenseCLConfig(queue=128, hidden=64, dim=32, momentum=0.9),
+        "pixpro": PixProConfig(hidden=64, dim=32, momentum=0.9),
         "supcon": SupConConfig(hidden=64, dim=32),
         "supervised": SupervisedConfig(),
     }[method]
