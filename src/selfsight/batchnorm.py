@@ -147,7 +147,9 @@ def split_batch_norm(module: nn.Module, splits: int) -> nn.Module:
 def keep_apart(encoder: nn.Module, kind: Apart, splits: int) -> None:
     """Prepare an encoder, in place, for `in_other_groups`."""
     if kind != "global":
-        split_batch_norm(encoder, splits if kind == "split" else 1)  # shuffle: one group in each process, which stay apart
+        split_batch_norm(
+            encoder, splits if kind == "split" else 1
+        )  # shuffle: one group in each process, which stay apart
 
 
 def check_apart(kind: Apart, splits: int, part: int) -> None:
@@ -174,9 +176,7 @@ def in_other_groups(
     order = torch.randperm(len(everyone), generator=rng).to(x.device)
     if kind == "split":
         return tuple(y[order.argsort()] for y in net(x[order]))
-    return tuple(
-        distributed.own(distributed.gather(y)[order.argsort()]) for y in net(distributed.own(everyone[order]))
-    )
+    return tuple(distributed.own(distributed.gather(y)[order.argsort()]) for y in net(distributed.own(everyone[order])))
 
 
 @torch.no_grad()

@@ -269,7 +269,9 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         mean, std = torch.zeros(channels), torch.ones(channels)
     masks = None if config.mask == "none" else Masks(config.mask, size // patch, config.mask_ratio, config.mask_share)
     clean = size if config.clean else 0
-    return Crops(tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks, placed=config.places)  # fmt: skip
+    return Crops(
+        tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks, placed=config.places
+    )  # fmt: skip
 
 
 @torch.no_grad()

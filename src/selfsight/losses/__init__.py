@@ -24,8 +24,8 @@ from selfsight.losses.redundancy import barlow_twins, coding_rate, emp_ssl, sigr
 from selfsight.losses.siamese import byol, simsiam
 
 __all__ = [
-    "barlow_twins", "byol", "coding_rate", "contrastive_accuracy", "dcl", "dclw", "dino", "emp_ssl", "entropy_gap",
-    "info_nce", "koleo", "masked_prediction", "moco", "moco_v3", "nearest", "nnclr", "nt_xent", "prediction", "relic",
-    "best_matches", "dense_moco", "near_positions", "pixpro",
+    "barlow_twins", "best_matches", "byol", "coding_rate", "contrastive_accuracy", "dcl", "dclw", "dense_moco", "dino",
+    "emp_ssl", "entropy_gap", "info_nce", "koleo", "masked_prediction", "moco", "moco_v3", "near_positions", "nearest",
+    "nnclr", "nt_xent", "pixpro", "prediction", "relic",
     "retrieval_accuracy", "sigreg", "simsiam", "supcon", "swapped_prediction", "tico", "vicreg", "w_mse", "whiten",
 ]  # fmt: skip

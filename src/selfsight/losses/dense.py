@@ -61,6 +61,7 @@ def pixpro(y1: Tensor, t2: Tensor, y2: Tensor, t1: Tensor, near: Tensor) -> Tens
 
     def part(y: Tensor, target: Tensor, pairs: Tensor) -> Tensor:
         cosines = F.normalize(y, dim=2) @ F.normalize(target.detach(), dim=2).mT
-        return (cosines * pairs).sum((1, 2)) / (pairs.sum((1, 2)) + 1e-6)
+        weight = pairs.to(cosines.dtype)
+        return (cosines * weight).sum((1, 2)) / (weight.sum((1, 2)) + 1e-6)
 
     return -2 * (part(y1, t2, near) + part(y2, t1, near.mT)).mean()

@@ -1,5 +1,7 @@
-"""PixPro: Propagate Yourself: Exploring Pixel-Level Consistency for Unsupervised Visual Representation Learning
-(arXiv 2011.10043)."""
+"""Propagate Yourself: Exploring Pixel-Level Consistency for Unsupervised Visual Representation Learning (arXiv 2011.10043).
+
+The method is known as PixPro.
+"""
 
 import math
 from dataclasses import dataclass
@@ -72,7 +74,10 @@ class PixPro(Method):
         check_maps(encoder)
         self.config = config
         dims = [int(encoder.dim), config.hidden, config.dim]  # type: ignore[arg-type]
-        parts: dict[str, nn.Module] = {"encoder": encoder, "projector": mlp(dims)}  # 1x1 convolutions: positions are rows
+        parts: dict[str, nn.Module] = {
+            "encoder": encoder,
+            "projector": mlp(dims),
+        }  # 1x1 convolutions: positions are rows
         if config.instance:
             parts["instance"] = mlp(dims)
             self.predictor = mlp([config.dim, config.hidden, config.dim])
@@ -104,8 +109,8 @@ class PixPro(Method):
         return {name: each_view(head, features, joint=True) for name, head in net.items() if name != "encoder"}  # type: ignore[operator]
 
     def loss(self, outputs: Views, index: Tensor, step: Step) -> Output:
-        (y1, y2), (t1, t2) = outputs["y"], outputs["t"]
-        near = near_positions(*outputs["place"], math.isqrt(y1.shape[1]), self.config.distance)
+        (y1, y2), (t1, t2), (place1, place2) = outputs["y"], outputs["t"], outputs["place"]
+        near = near_positions(place1, place2, math.isqrt(y1.shape[1]), self.config.distance)
         loss = pixpro(y1, t2, y2, t1, near)
         logs = {"pairs": near.float().sum((1, 2)).mean(), "overlap": near.any(2).any(1).float().mean()}
         if self.config.instance:

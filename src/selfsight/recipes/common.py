@@ -44,7 +44,10 @@ POLICIES_OF = {
 NETS = {"deepcluster": EncoderConfig(sobel=True)}
 # Residual branches that do not start at zero, as in the authors' code. It matters under LARC (SwAV, DeepCluster-v2): a
 # norm of length 0 takes one step of the raw gradient, then each step is a thousandth of the rate times its length.
-RESNETS = {**NETS, **dict.fromkeys(("moco", "densecl", "swav", "deepclusterv2"), EncoderConfig(zero_init_residual=False))}
+RESNETS = {
+    **NETS,
+    **dict.fromkeys(("moco", "densecl", "swav", "deepclusterv2"), EncoderConfig(zero_init_residual=False)),
+}
 
 # Classification's usual augmentation: no colours, which labels do not need.
 CROP_AND_FLIP: dict[str, Any] = {"strength": 0.0, "gray": 0.0}
@@ -69,7 +72,10 @@ def net_of(method: str, resnet: bool = True) -> EncoderConfig:
 
 def views_of(method: str, policy: str = "auto", **settings: Any) -> ViewsConfig:
     """Views with the number of whole ones that the method reads."""
-    return ViewsConfig(policy=policy, **{"views": METHODS[method].global_views, **MASKS.get(method, {}), **PLACES.get(method, {}), **settings})
+    return ViewsConfig(
+        policy=policy,
+        **{"views": METHODS[method].global_views, **MASKS.get(method, {}), **PLACES.get(method, {}), **settings},
+    )
 
 
 def lars(lr: float, weight_decay: float, **settings: Any) -> OptimizerConfig:
