@@ -79,11 +79,14 @@ _SMALL: dict[str, Any] = {
     "ibot": IBOTConfig(**_DISTIL, patches=0.2),
     "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
-    "densecl": DenseCLConfig(queue=1024, hidden=512, dim=128, momentum=0.9),
+    "densecl": DenseCLConfig(queue=256, hidden=512, dim=128, momentum=0.9),  # keys of fast networks age fast
     "pixpro": PixProConfig(hidden=512, dim=128, momentum=0.9),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
+
+# A folder's batch may be 1024, which the queue must hold.
+_FOLDER: dict[str, Any] = {"densecl": DenseCLConfig(queue=1024, hidden=512, dim=128, momentum=0.9)}
 
 # Who hides patches needs an encoder that has some. A mean over patches learns sooner than a class token.
 _ENCODERS = {"ibot": "vit-mini", "dinov2": "vit-mini", "msn": "vit-mini"}
@@ -138,7 +141,10 @@ def any_folder(method: str) -> Run[Any]:
     """A folder of pictures: encoder, policy, batch and epochs follow the data (see `resolve`)."""
     base = cpu(method, "shapes")
     views = views_of(method, views=base.views.views)
-    return replace(base, encoder="auto", epochs="auto", batch_size="auto", image_size="auto", views=views)
+    return replace(
+        base, method=_FOLDER.get(method, base.method), encoder="auto", epochs="auto", batch_size="auto",
+        image_size="auto", views=views,
+    )  # fmt: skip
 
 
 def tiny(method: str) -> Run[Any]:
