@@ -184,8 +184,11 @@ class Plain(nn.Module):
         super().__init__()
         self.net = nn.Sequential(nn.Conv2d(3, 12, 3, 2, 1), nn.GELU(), nn.Conv2d(12, 24, 3, 2, 1), nn.GELU())
 
+    def feature_map(self, x):
+        return self.net(x)
+
     def forward(self, x):
-        return self.net(x).mean((2, 3))
+        return self.feature_map(x).mean((2, 3))
 
 
 def make_plain(run, data):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from selfsight import distributed
 from selfsight.assign import kmeans, pca_whiten, sinkhorn
-from selfsight.batchnorm import sync_batch_norm
+from selfsight.batchnorm import in_other_groups, sync_batch_norm
 from selfsight.errors import WrongUse
 from selfsight.losses import nt_xent
 from selfsight.nn import mlp
@@ -114,8 +114,27 @@ def hosts() -> dict[str, Tensor]:
     return {"agreed": torch.tensor(distributed.agree(3 - distributed.rank())), "made by the first": torch.tensor(value)}
 
 
+def shuffled() -> dict[str, Tensor]:
+    """Keys and maps that another process encodes, back in their rows; and what this one got to see."""
+    x = distributed.own(torch.arange(48.0).view(8, 3, 2))
+    seen: list[Tensor] = []
+
+    def net(y: Tensor) -> tuple[Tensor, ...]:
+        seen.append(y)
+        return 2 * y.mean(1), 3 * y
+
+    keys, maps = in_other_groups(net, x, "shuffle", rng(5))
+    return {"keys": collect(keys), "maps": collect(maps), "seen": collect(seen[0])}
+
+
 def everything() -> dict[str, dict[str, Tensor]]:
-    return {"assign": assignments(), "network": network(), "far": far_from_zero(), "hosts": hosts()}
+    return {
+        "assign": assignments(),
+        "network": network(),
+        "far": far_from_zero(),
+        "hosts": hosts(),
+        "shuffled": shuffled(),
+    }
 
 
 def work(rank: int, world: int, port: int, folder: str) -> None:
@@ -140,7 +159,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return everything(), torch.load(folder / "0.pt"), torch.load(folder / "1.pt")
 
 
-@pytest.mark.parametrize("part", ["assign", "network", "far", "hosts"])
+@pytest.mark.parametrize("part", ["assign", "network", "far", "hosts", "shuffled"])
 def test_both_processes_hold_the_same(results: Results, part: str) -> None:
     _, first, second = (result[part] for result in results)
     assert first.keys() == second.keys()
@@ -162,6 +181,14 @@ def test_clusters_of_two_processes_are_not_empty(results: Results) -> None:
 
 def test_hosts_agree_on_the_largest_and_on_what_the_first_made(results: Results) -> None:
     assert results[2]["hosts"] == {"agreed": torch.tensor(3), "made by the first": torch.tensor(7)}
+
+
+def test_shuffled_keys_and_maps_come_back(results: Results) -> None:
+    x = torch.arange(48.0).view(8, 3, 2)
+    for result in results:
+        assert torch.equal(result["shuffled"]["keys"], 2 * x.mean(1))
+        assert torch.equal(result["shuffled"]["maps"], 3 * x)
+        assert not torch.equal(result["shuffled"]["seen"], x)
 
 
 @pytest.mark.parametrize(("part", "tolerance"), [("network", 1e-9), ("far", 1e-3)])

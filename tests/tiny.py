@@ -40,6 +40,9 @@ class Double(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x.double())
 
+    def feature_map(self, x: Tensor) -> Tensor:
+        return encoders.feature_map(self.net, x.double())
+
 
 class DoubleTokens(Double):
     """The same of a transformer: what methods ask of its tokens, too."""

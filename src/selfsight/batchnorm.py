@@ -1,8 +1,8 @@
 """Batch normalisation beyond one process and one batch: global, in groups, frozen. Legend: B batch, C channels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,11 @@ from torch.autograd.function import once_differentiable
 
 from selfsight import distributed
 from selfsight.errors import WrongUse
+
+Apart = Literal["global", "split", "shuffle"]
+"""How keys are kept from sharing batch statistics with their queries, which would give the answer away (MoCo, section 3.3).
+global: not at all, statistics of the whole batch. split: in groups, the keys' groups drawn anew at each step, as if the batch
+lay on several GPUs. shuffle: each process has its own, and keys are encoded by other processes than queries."""
 
 
 @contextmanager
@@ -137,6 +142,41 @@ def split_batch_norm(module: nn.Module, splits: int) -> nn.Module:
             m.__class__ = SplitBatchNorm2d
             m.splits = splits  # type: ignore[assignment]
     return module
+
+
+def keep_apart(encoder: nn.Module, kind: Apart, splits: int) -> None:
+    """Prepare an encoder, in place, for `in_other_groups`."""
+    if kind != "global":
+        split_batch_norm(
+            encoder, splits if kind == "split" else 1
+        )  # shuffle: one group in each process, which stay apart
+
+
+def check_apart(kind: Apart, splits: int, part: int) -> None:
+    """Raise WrongUse if `part` pictures, which one process encodes at a time, cannot be kept apart."""
+    if kind == "split" and part % splits:
+        raise WrongUse(
+            f"{part} pictures are encoded at a time, which {splits} groups (method.splits) do not share evenly: choose "
+            "another batch size or method.splits"
+        )
+    if kind == "shuffle" and distributed.world() == 1:
+        raise WrongUse("method.batch_norm shuffle needs --processes above 1: in one process choose split")
+
+
+def in_other_groups(
+    net: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, kind: Apart, rng: torch.Generator
+) -> tuple[Tensor, ...]:
+    """net(x), computed in an order that queries do not have and put back in order: (B, ...) -> some of (B, ...).
+
+    rng: the same on every process.
+    """
+    if kind == "global":
+        return net(x)
+    everyone = distributed.gather(x) if kind == "shuffle" else x
+    order = torch.randperm(len(everyone), generator=rng).to(x.device)
+    if kind == "split":
+        return tuple(y[order.argsort()] for y in net(x[order]))
+    return tuple(distributed.own(distributed.gather(y)[order.argsort()]) for y in net(distributed.own(everyone[order])))
 
 
 @torch.no_grad()

@@ -115,6 +115,7 @@ class Method(nn.Module):
     even_masks: ClassVar[bool] = False  #: each mask must hide equally many patches
     indexed: ClassVar[bool] = False  #: its loss rests on what it keeps of each training picture, by `index`
     tiled: ClassVar[bool] = False  #: it reads views["tiles"], (T, B, C, t, t), and "shuffle", (1, B, T) uniforms
+    placed: ClassVar[bool] = False  #: it reads views["place"], (V, B, 4): where the whole views lie in their pictures
     labelled: ClassVar[bool] = False  #: it reads views["label"], (1, B) int64; supervised reference points only
     reorders: bool = False  #: `order` says what an epoch sees; decoding then never runs ahead into the next epoch
     encoder: nn.Module  #: (B, C, S, S) -> (B, D), what training leaves behind

@@ -145,6 +145,8 @@ def build(
             f"{run.method_name} hides equally many patches in every view: set --views.mask-share 1, and --views.mask-ratio to "
             "one number below 1, such as 0.6 0.6"
         )
+    if cls.placed and not run.views.places:
+        raise WrongUse(f"{run.method_name} compares the same places of two views: add --views.places")
     assert isinstance(run.image_size, int)
     torch.manual_seed(seed_of(run.seed, Stream.INIT))
     if encoder is None:

@@ -2,7 +2,8 @@
 
 from selfsight.augment.apply import Group
 from selfsight.augment.config import ViewsConfig
-from selfsight.augment.policies import ENTRIES, POLICIES, Entry, MultiCrop, Policy, multi_crop, suits
+from selfsight.augment.multicrop import MultiCrop, multi_crop
+from selfsight.augment.policies import ENTRIES, POLICIES, Entry, Policy, suits
 from selfsight.augment.sheet import preview
 from selfsight.augment.tiles import TilesConfig
 from selfsight.augment.views import Crops, build

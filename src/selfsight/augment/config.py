@@ -58,6 +58,8 @@ class ViewsConfig:
     """Share of the whole views that get a mask; block and random."""
     mask_unit: int = 1
     """Side, in patches, of the squares that random masks consist of."""
+    places: bool = False
+    """Add where the whole views lie in their picture as "place", for methods that compare places."""
     tiles: TilesConfig = NO_TILES
     """Cut pictures into tiles, for methods that compare these."""
 
@@ -73,7 +75,7 @@ def check(config: ViewsConfig) -> None:
         if bounds is not None and not 0 < bounds[0] <= bounds[1] <= 1:
             raise WrongUse(f"views.{field} {bounds} is not a range of areas; give two numbers, 0 < low <= high <= 1")
     for field, least in (
-        ("views", 0 if config.tiles.grid else 1),
+        ("views", 0 if config.tiles.grid and not config.places else 1),
         ("size", 0),
         ("locals", 0),
         ("local_size", 0),

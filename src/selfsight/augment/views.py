@@ -18,7 +18,9 @@ from selfsight.augment import geometry
 from selfsight.augment.apply import DRAWS, FLIP, Group, Normal, make
 from selfsight.augment.config import ViewsConfig, check
 from selfsight.augment.masks import NAMES, Masks, MultiBlock, masking
-from selfsight.augment.policies import POLICIES, Policy, entry, multi_crop
+from selfsight.augment.multicrop import multi_crop
+from selfsight.augment.places import check_upright, places
+from selfsight.augment.policies import POLICIES, Policy, entry
 from selfsight.augment.tiles import Tiles
 from selfsight.core import Images, Views
 from selfsight.errors import WrongUse
@@ -37,11 +39,12 @@ class Crops(nn.Module):
     def __init__(
         self, groups: tuple[Group, ...], mean: Tensor, std: Tensor, *, exact: bool = False, clean: int = 0,
         masks: Masks | MultiBlock | None = None, tiles: Tiles | None = None, shared_flip: bool = False,
+        placed: bool = False,
     ) -> None:  # fmt: skip
         """mean, std: (C,) in [0, 1] units, what the views are normalised with; clean: side of "clean", 0: none."""
         super().__init__()
         self.groups, self.exact, self.clean, self.masks, self.tiles = groups, exact, clean, masks, tiles
-        self.shared_flip = shared_flip
+        self.shared_flip, self.placed = shared_flip, placed
         self._numbers = list(zip(mean.tolist(), std.tolist(), strict=True))
         self.register_buffer("mean", mean.float().clone(), persistent=False)
         self.register_buffer("std", std.float().clone(), persistent=False)
@@ -79,8 +82,8 @@ class Crops(nn.Module):
             draws: one row of `draw`: name -> (V, DRAWS).
 
         Returns:
-            Name -> (V, C, s, s) uint8, not flipped; stacked along dimension 1 they are what `forward` takes. Uses the
-            native uint8 kernel, within a level or two of the float path's.
+            Name -> (V, C, s, s) uint8, not flipped; stacked along dimension 1 they are what `forward` takes; "place" ->
+            (V, 4), which needs the picture's size. Uses the native uint8 kernel, within a level or two of the float path's.
         """
         sizes = torch.tensor([picture.shape[1:]])
         boxes = self.crop_boxes({name: u[None] for name, u in draws.items()}, sizes)
@@ -96,6 +99,8 @@ class Crops(nn.Module):
                     crop = F.interpolate(crop, (size, size), mode=interpolation, antialias=True)
                 crops.append(crop)
             out[name] = torch.cat(crops)
+        if self.placed:
+            out["place"] = places(self.groups[0], draws["global"][None], picture[None])[:, 0]
         return out
 
     @torch.no_grad()
@@ -109,7 +114,8 @@ class Crops(nn.Module):
 
         Returns:
             Group name -> (V, B, C, s, s) float32; "clean" -> (1, B, C, s, s); "mask" -> (V, B, T) bool; "shuffle" ->
-            (1, B, T) uniforms, from which a method takes the order of "tiles" (T, B, C, t, t).
+            (1, B, T) uniforms, from which a method takes the order of "tiles" (T, B, C, t, t); "place" -> (V, B, 4) float32
+            x1, y1, x2, y2 as shares of the picture, x1 > x2 where the view is flipped.
         """
         views: Views = {}
         normal = Normal(self.mean, self.std, self._numbers)
@@ -127,6 +133,8 @@ class Crops(nn.Module):
             views["clean"] = self.plain(given, self.clean)[None]
         for name in (name for name in NAMES if name in draws):
             views[name] = draws[name].transpose(0, 1).contiguous().to(self.mean.device, non_blocking=True)
+        if self.placed:
+            views["place"] = places(self.groups[0], draws["global"], images).to(self.mean.device, non_blocking=True)
         return views
 
     @torch.no_grad()
@@ -213,6 +221,8 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         bases = [known.local or known.views[v % len(known.views)] for v in range(config.locals)]
         side = max(patch, crops.size // patch * patch) if patch else crops.size
         groups.append(Group("local", config.local_size or side, tuple(adapted(p, small) for p in bases)))
+    if config.places:
+        check_upright(groups[0])
     tiles = None
     if config.tiles.grid:
         first = known.views[0]
@@ -225,5 +235,5 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
     clean = size if config.clean else 0
     return Crops(
         tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks, tiles=tiles,
-        shared_flip=config.shared_flip,
+        shared_flip=config.shared_flip, placed=config.places,
     )  # fmt: skip

@@ -16,6 +16,9 @@ from selfsight.encoders.alexnet import AlexNet
 from selfsight.encoders.amdim import MultiScale as MultiScale
 from selfsight.encoders.blocks import blocks_of as blocks_of
 from selfsight.encoders.fastnet import FastNet
+from selfsight.encoders.maps import MapEncoder as MapEncoder
+from selfsight.encoders.maps import check_maps as check_maps
+from selfsight.encoders.maps import feature_map as feature_map
 from selfsight.encoders.sobel import OnEdges
 from selfsight.encoders.vit import TokenEncoder as TokenEncoder
 from selfsight.errors import WrongUse, perhaps

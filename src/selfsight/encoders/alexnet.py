@@ -22,6 +22,7 @@ class AlexNet(nn.Module):
     """
 
     pre_activation = True  #: the features miss a ReLU that classifiers expect
+    pooling = "none"  #: the features are no mean of a map
     least: int  #: side in pixels of the smallest picture that the three pools leave anything of
 
     def __init__(self, channels: int, image_size: int) -> None:

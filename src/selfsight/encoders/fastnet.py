@@ -80,6 +80,10 @@ class FastNet(nn.Module):
             out.insert(0, x)
         return out
 
+    def feature_map(self, x: Tensor) -> Tensor:
+        """The last map: (B, C, H, W) -> (B, D, h, w)."""
+        return self.maps(x)[0]
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalised pictures (B, C, H, W) -> features (B, D): the last map, averaged over its positions."""
         return torch.mean(self.maps(x)[0], dim=(2, 3))

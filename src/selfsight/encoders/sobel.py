@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selfsight.encoders.maps import feature_map
+
 
 class Sobel(nn.Module):
     """Fixed filters: the mean of the channels, then horizontal and vertical Sobel. (B, C, H, W) -> (B, 2, H, W)."""
@@ -27,7 +29,12 @@ class OnEdges(nn.Module):
         """net: an encoder with two input channels and `.dim`."""
         super().__init__()
         self.sobel, self.net, self.dim = Sobel(), net, net.dim
+        self.pooling = getattr(net, "pooling", "mean")
         self.pre_activation, self.least = getattr(net, "pre_activation", False), getattr(net, "least", 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.sobel(x))
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """That of the network: (B, C, S, S) -> (B, D, h, w)."""
+        return feature_map(self.net, self.sobel(x))

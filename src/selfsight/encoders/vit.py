@@ -140,6 +140,10 @@ class ViT(VisionTransformer):
         """(B, 1 + T, D) -> (B, D): the class token, or the mean of the patch tokens."""
         return tokens[:, 0] if self.pooling == "cls" else tokens[:, 1:].mean(dim=1)
 
+    def feature_map(self, x: Tensor) -> Tensor:
+        """The normalised patch tokens in their places, for `pool` mean: (B, C, S, S) -> (B, D, S / patch, S / patch)."""
+        return self.tokens(x)[:, 1:].mT.unflatten(2, (x.shape[-2] // self.patch, -1))
+
     def tokens(
         self, x: Tensor, mask: Tensor | None = None, mask_token: Tensor | None = None, keep: Tensor | None = None
     ) -> Tensor:

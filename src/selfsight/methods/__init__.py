@@ -8,6 +8,7 @@ from selfsight.methods.byol import BYOL
 from selfsight.methods.cpc import CPC
 from selfsight.methods.deepcluster import DeepCluster
 from selfsight.methods.deepclusterv2 import DeepClusterV2
+from selfsight.methods.densecl import DenseCL
 from selfsight.methods.dino import DINO
 from selfsight.methods.dinov2 import DINOv2
 from selfsight.methods.directcopy import DirectCopy
@@ -24,6 +25,7 @@ from selfsight.methods.mocov3 import MoCoV3
 from selfsight.methods.msn import MSN
 from selfsight.methods.nnclr import NNCLR
 from selfsight.methods.pirl import PIRL
+from selfsight.methods.pixpro import PixPro
 from selfsight.methods.relic import ReLIC
 from selfsight.methods.rotnet import RotNet
 from selfsight.methods.sela import SeLa
@@ -70,6 +72,8 @@ METHODS: dict[str, type[Method]] = {
     "mae": MAE,
     "simmim": SimMIM,
     "ijepa": IJEPA,
+    "densecl": DenseCL,
+    "pixpro": PixPro,
     "supcon": SupCon,
     "supervised": Supervised,
 }

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsight import distributed
-from selfsight.batchnorm import average_statistics, split_batch_norm
+from selfsight.batchnorm import Apart, average_statistics, check_apart, in_other_groups, keep_apart
 from selfsight.core import Data, Method, Output, Step, Views
 from selfsight.errors import WrongUse, above, at_least, fraction, multiple_of_batch
 from selfsight.losses import moco, retrieval_accuracy
@@ -38,7 +37,7 @@ class MoCoConfig:
     direction: Literal["one", "sum", "mean"] = "one"
     """one: view 1 asks, view 2 answers. sum: both directions against one queue, which takes both views' keys (the CIFAR
     demo). mean: both directions, a queue for each view's keys (solo-learn's MoCo v2+)."""
-    batch_norm: Literal["global", "split", "shuffle"] = "global"
+    batch_norm: Apart = "global"
     """What keeps batch statistics from giving the answer away. global: nothing, statistics of the whole batch. split: in
     `splits` groups, the keys' groups drawn anew at each step, as if the batch lay on several GPUs. shuffle: each process
     has its own statistics, and keys are encoded by other processes than queries (the authors)."""
@@ -63,10 +62,7 @@ class MoCo(Method):
 
     def __init__(self, config: MoCoConfig, encoder: nn.Module, data: Data) -> None:
         super().__init__()
-        if config.batch_norm == "split":
-            split_batch_norm(encoder, config.splits)
-        elif config.batch_norm == "shuffle":
-            split_batch_norm(encoder, 1)  # one group in each process, which stay apart
+        keep_apart(encoder, config.batch_norm, config.splits)
         self.config, self.encoder = config, encoder
         width = int(encoder.dim)  # type: ignore[arg-type]
         self.projector = mlp([width, *[config.hidden] * (config.layers - 1), config.dim], norm="none")
@@ -77,13 +73,7 @@ class MoCo(Method):
 
     def check(self, batch: int, part: int) -> None:
         multiple_of_batch(self.config, "queue", batch * (2 if self.config.direction == "sum" else 1))
-        if self.config.batch_norm == "split" and part % self.config.splits:
-            raise WrongUse(
-                f"{part} pictures are encoded at a time, which {self.config.splits} groups (method.splits) do not "
-                "share evenly: choose another batch size or method.splits"
-            )
-        if self.config.batch_norm == "shuffle" and distributed.world() == 1:
-            raise WrongUse("method.batch_norm shuffle needs --processes above 1: in one process choose split")
+        check_apart(self.config.batch_norm, self.config.splits, part)
 
     def encode(self, views: Views, step: Step) -> Views:
         x1, x2 = views["global"]  # (B, C, S, S)
@@ -94,15 +84,8 @@ class MoCo(Method):
     @torch.no_grad()
     def _keys(self, x: Tensor, step: Step) -> Tensor:
         """Keys of some views; where batch statistics are kept apart, in an order that queries do not have."""
-        if self.config.batch_norm == "global":
-            keys: Tensor = self.keys(x)
-            return keys
-        everyone = distributed.gather(x) if self.config.batch_norm == "shuffle" else x
-        order = torch.randperm(len(everyone), generator=step.fresh()).to(x.device)
-        if self.config.batch_norm == "split":
-            return self.keys(x[order])[order.argsort()]
-        shuffled = distributed.gather(self.keys(distributed.own(everyone[order])))
-        return distributed.own(shuffled[order.argsort()])
+        (keys,) = in_other_groups(lambda y: (self.keys(y),), x, self.config.batch_norm, step.fresh())
+        return keys
 
     def loss(self, outputs: Views, index: Tensor, step: Step) -> Output:
         queries, keys = outputs["q"], outputs["k"].detach()

@@ -9,35 +9,28 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from selfsight.augment import TilesConfig
 from selfsight.encoders import EncoderConfig
-from selfsight.methods.amdim import AMDIMConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
-from selfsight.methods.cpc import CPCConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
 from selfsight.methods.deepclusterv2 import DeepClusterV2Config
+from selfsight.methods.densecl import DenseCLConfig
 from selfsight.methods.dino import DINOConfig
 from selfsight.methods.dinov2 import DINOv2Config
 from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
 from selfsight.methods.ibot import IBOTConfig
-from selfsight.methods.ijepa import IJEPAConfig
-from selfsight.methods.instdisc import InstDiscConfig
-from selfsight.methods.jigsaw import JigsawConfig
 from selfsight.methods.lejepa import LeJEPAConfig
 from selfsight.methods.mae import MAEConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
-from selfsight.methods.pirl import PIRLConfig
+from selfsight.methods.pixpro import PixProConfig
 from selfsight.methods.relic import ReLICConfig
-from selfsight.methods.rotnet import RotNetConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
-from selfsight.methods.simmim import SimMIMConfig
 from selfsight.methods.simsiam import SimSiamConfig
 from selfsight.methods.supcon import SupConConfig
 from selfsight.methods.supervised import SupervisedConfig
@@ -52,12 +45,13 @@ from selfsight.recipes.common import (
     COSINE10,
     CROP_AND_FLIP,
     ENCODERS_OF,
+    VIT_ADAMW,
     clipped_lars,
     net_of,
-    patches,
     sgd,
     views_of,
 )
+from selfsight.recipes.pretext import CIFAR10
 from selfsight.run import ProbeConfig, Run
 
 PER_EPOCH = 45000 // 256  # a tenth is held out
@@ -65,11 +59,7 @@ PROBE = ProbeConfig(every=10, k=200, temperature=0.1)
 _STRONG: dict[str, Any] = {"policy": "sym", "blur": 0.0}
 _EMP = OptimizerConfig(name="lars", lars_dialect="clipped", lars_eta=0.005, lr=0.3, scaling="none", weight_decay=1e-4)
 
-# Transformers, our choice: AdamW as in the papers, small crops of 4 x 4 patches
-_ADAMW = OptimizerConfig(
-    name="adamw", lr=5e-4, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0, clip_per="tensor"
-)
-_PIXELS = OptimizerConfig(name="adamw", lr=2e-4, betas=(0.9, 0.95), weight_decay=0.05)
+# Transformers, our choice: small crops of 4 x 4 patches
 _SMALL_CROPS: dict[str, Any] = {
     "policy": "asym", "scale": (0.25, 1.0), "locals": 4, "local_size": 16, "local_scale": (0.1, 0.4)
 }  # fmt: skip
@@ -161,55 +151,13 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, dict[str, Any]]] =
         ScheduleConfig(name="cosine"),
         {"policy": "asym"},
     ),
-    "ibot": (IBOTConfig(**_DISTIL), _ADAMW, COSINE10, _SMALL_CROPS),
-    "dinov2": (DINOv2Config(**{**_DISTIL, "momentum": 0.99}), _ADAMW, COSINE10, _SMALL_CROPS),
-    "msn": (MSNConfig(prototypes=512, drop=0.3), _ADAMW, COSINE10, {**_SMALL_CROPS, "policy": "simclr-cifar"}),
-    # the authors' script, batch 200: 300 epochs, the rate falls to a fifth at 250 and 280
-    "amdim": (
-        AMDIMConfig(),
-        OptimizerConfig(name="adam", lr=2e-4, scaling="none", weight_decay=1e-5, betas=(0.8, 0.999)),
-        ScheduleConfig(name="multistep", warmup_epochs=500 / (45000 // 200), milestones=(250 / 300, 280 / 300), gamma=0.2),
-        {"policy": "amdim-cifar"},
-    ),
-    # published re-implementations on small pictures: Adam, batch 64 to 128, 7 x 7 patches of 8 px, offsets 2 to 4
-    "cpc": (
-        CPCConfig(furthest=4),
-        OptimizerConfig(name="adam", lr=2e-4, scaling="none", weight_decay=0.0),
-        COSINE10,
-        {"policy": "amdim-cifar", "tiles": patches(8)},
-    ),
-    # our choice: 3 x 3 cells of 16 px from pictures of 48
-    "jigsaw": (
-        JigsawConfig(permutations=100, hidden=256, norm=True, joint=0),
-        sgd(0.05, 5e-4),
-        COSINE10,
-        {"policy": "jigsaw", "tiles": TilesConfig(grid=3, cell=16, size=12, shift=1, standardise=True)},
-    ),
-    # the authors': crop and flip, rate x0.2 at 60, 120 and 160 of 200 epochs
-    "rotnet": (
-        RotNetConfig(),
-        sgd(0.2, 5e-4, nesterov=True),
-        ScheduleConfig(name="multistep", milestones=(0.3, 0.6, 0.8), gamma=0.2),
-        {"policy": "deepcluster", **CROP_AND_FLIP},
-    ),
-    # our choice, as no authors' numbers for this length are known
-    "pirl": (
-        PIRLConfig(temperature=0.1, negatives=8192, layers=2),
-        sgd(0.06, 5e-4),
-        COSINE10,
-        {"policy": "simclr-cifar", "tiles": TilesConfig(grid=3, cell=16, size=12, per_tile=True, scale=(0.6, 1.0))},
-    ),
-    # section 4.2: temperature 0.1, all pictures are negatives, rate x0.1 at 120 and 160 of 200 epochs
-    "instdisc": (
-        InstDiscConfig(temperature=0.1, negatives=50000),
-        sgd(0.03, 5e-4),
-        ScheduleConfig(name="multistep", milestones=(0.6, 0.8)),
-        {"policy": "weak", "blur": 0.0},
-    ),
-    # optimizer as solo-learn has MAE, its whole decoder at 1000 epochs; I-JEPA: our choice
-    "mae": (MAEConfig(width=256, depth=4, heads=8), _PIXELS, COSINE10, {"policy": "mae", "scale": (0.08, 1.0)}),
-    "simmim": (SimMIMConfig(), replace(_PIXELS, betas=(0.9, 0.999), clip_norm=5.0), COSINE10, {"policy": "simmim"}),
-    "ijepa": (IJEPAConfig(width=192, depth=4, heads=6), replace(_ADAMW, clip_norm=0.0), COSINE10, {"policy": "ijepa"}),
+    "ibot": (IBOTConfig(**_DISTIL), VIT_ADAMW, COSINE10, _SMALL_CROPS),
+    "dinov2": (DINOv2Config(**{**_DISTIL, "momentum": 0.99}), VIT_ADAMW, COSINE10, _SMALL_CROPS),
+    "msn": (MSNConfig(prototypes=512, drop=0.3), VIT_ADAMW, COSINE10, {**_SMALL_CROPS, "policy": "simclr-cifar"}),
+    **CIFAR10,
+    # our choice: those of MoCo v2 and BYOL, with maps of 4 x 4 positions
+    "densecl": (DenseCLConfig(queue=8192, momentum=0.99), sgd(0.06, 5e-4), COSINE10, {"policy": "weak"}),
+    "pixpro": (PixProConfig(hidden=1024), clipped_lars(1.0, 1e-5), COSINE10, {"policy": "asym", "scale": (0.2, 1.0)}),
     "supcon": (SupConConfig(hidden=2048, dim=256), sgd(0.4, 1e-5), COSINE10, _STRONG),
     "supervised": (SupervisedConfig(), sgd(0.1, 5e-4), ScheduleConfig(name="cosine", warmup_epochs=5),
                    {"policy": "deepcluster", **CROP_AND_FLIP}),

@@ -43,6 +43,8 @@ POLICIES_OF = {
     "mae": ("mae", "mae"),
     "simmim": ("simmim", "simmim"),
     "ijepa": ("ijepa", "ijepa"),
+    "densecl": ("weak", "moco-v2"),
+    "pixpro": ("asym", "byol"),
     "supcon": ("simclr-cifar", "simclr"),
     "supervised": ("deepcluster", "deepcluster"),
 }
@@ -59,7 +61,10 @@ NETS = {
 }
 # Residual branches that do not start at zero, as in the authors' code. It matters under LARC (SwAV, DeepCluster-v2): a
 # norm of length 0 takes one step of the raw gradient, then each step is a thousandth of the rate times its length.
-RESNETS = {**NETS, **dict.fromkeys(("moco", "swav", "deepclusterv2"), EncoderConfig(zero_init_residual=False))}
+RESNETS = {
+    **NETS,
+    **dict.fromkeys(("moco", "densecl", "swav", "deepclusterv2"), EncoderConfig(zero_init_residual=False)),
+}
 
 # Classification's usual augmentation: no colours, which labels do not need.
 CROP_AND_FLIP: dict[str, Any] = {"strength": 0.0, "gray": 0.0}
@@ -67,7 +72,11 @@ CROP_AND_FLIP: dict[str, Any] = {"strength": 0.0, "gray": 0.0}
 COSINE10 = ScheduleConfig(name="cosine", warmup_epochs=10)
 COSINE = ScheduleConfig(name="cosine", per="epoch")  # MoCo v1, v2 and SimSiam: by epoch, no warm-up
 CONSTANT = ScheduleConfig(name="constant")
-
+PICTURES = 1_281_167  #: of ImageNet, for settings that count steps: an epoch has PICTURES // batch
+# Transformers on small pictures, our choice: AdamW as in the papers.
+VIT_ADAMW = OptimizerConfig(
+    name="adamw", lr=5e-4, weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0, clip_per="tensor"
+)
 
 # iBOT's and DINOv2's masks: half of the whole views, rectangles over a tenth to a half of the patches. The others: the papers.
 MASKS: dict[str, dict[str, Any]] = {
@@ -77,8 +86,12 @@ MASKS: dict[str, dict[str, Any]] = {
     "simmim": {"mask": "random", "mask_ratio": (0.6, 0.6), "mask_share": 1.0, "mask_unit": 2},
     "ijepa": {"mask": "multiblock", "mask_ratio": (0.15, 0.2)},
 }
-# Who compares places: views of a picture are mirrored alike, and a picture of patches as a whole.
-PLACES: dict[str, dict[str, Any]] = {"amdim": {"shared_flip": True}, "cpc": {"shared_flip": True}}
+# Who compares places: views of a picture are mirrored alike, and a picture of patches as a whole; or it is known where they lie.
+PLACES: dict[str, dict[str, Any]] = {
+    "amdim": {"shared_flip": True},
+    "cpc": {"shared_flip": True},
+    "pixpro": {"places": True},
+}
 
 # Tiles of methods that read some.
 TILES: dict[str, dict[str, Any]] = {

@@ -10,33 +10,27 @@ from typing import Any
 
 from selfsight.augment import TilesConfig
 from selfsight.encoders import EncoderConfig
-from selfsight.methods.amdim import AMDIMConfig
 from selfsight.methods.barlowtwins import BarlowTwinsConfig
 from selfsight.methods.byol import BYOLConfig
 from selfsight.methods.cpc import CPCConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
 from selfsight.methods.deepclusterv2 import DeepClusterV2Config
+from selfsight.methods.densecl import DenseCLConfig
 from selfsight.methods.dino import DINOConfig
 from selfsight.methods.dinov2 import DINOv2Config
 from selfsight.methods.directcopy import DirectCopyConfig
 from selfsight.methods.directpred import DirectPredConfig
 from selfsight.methods.empssl import EMPSSLConfig
 from selfsight.methods.ibot import IBOTConfig
-from selfsight.methods.ijepa import IJEPAConfig
-from selfsight.methods.instdisc import InstDiscConfig
-from selfsight.methods.jigsaw import JigsawConfig
 from selfsight.methods.lejepa import LeJEPAConfig
-from selfsight.methods.mae import MAEConfig
 from selfsight.methods.moco import MoCoConfig
 from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
-from selfsight.methods.pirl import PIRLConfig
+from selfsight.methods.pixpro import PixProConfig
 from selfsight.methods.relic import ReLICConfig
-from selfsight.methods.rotnet import RotNetConfig
 from selfsight.methods.sela import SeLaConfig
 from selfsight.methods.simclr import SimCLRConfig
-from selfsight.methods.simmim import SimMIMConfig
 from selfsight.methods.simsiam import SimSiamConfig
 from selfsight.methods.supcon import SupConConfig
 from selfsight.methods.supervised import SupervisedConfig
@@ -50,13 +44,14 @@ from selfsight.recipes.common import (
     COSINE,
     COSINE10,
     CROP_AND_FLIP,
+    PICTURES,
     POLICIES_OF,
     lars,
     net_of,
-    patches,
     sgd,
     views_of,
 )
+from selfsight.recipes.pretext import IMAGENET, IMAGENET_VIEWS
 from selfsight.run import Run
 
 # The linear predictor on BYOL's heads and optimisation, which is what the papers of the two report on ImageNet.
@@ -70,7 +65,6 @@ _VIT = {
 }
 _PATCHES = {"cpc": EncoderConfig(patch=80)}
 _BASE = ("mae", "simmim", "ijepa")  # ViT-B/16
-_PICTURES = 1_281_167  # for settings that count steps: an epoch has _PICTURES // batch
 
 
 def _adamw(lr: float) -> OptimizerConfig:
@@ -86,9 +80,6 @@ def _larc(lr: float) -> OptimizerConfig:
 
 
 _TO_A_THOUSANDTH = ScheduleConfig(name="cosine", warmup_epochs=10, final=0.001)
-_VISSL = ScheduleConfig(
-    name="multistep", warmup_epochs=5, warmup_start=0.25, milestones=(30 / 105, 60 / 105, 90 / 105, 100 / 105)
-)
 
 # method: config, optimizer, schedule, epochs, global batch
 _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
@@ -169,7 +160,7 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
     "ibot": (IBOTConfig(), _adamw(5e-4), _TO_A_MILLIONTH, 800, 1024),  # section 4.1, appendix
     # the code's short schedule for ImageNet-1k; the peak is 0.004 sqrt(batch / 1024)
     "dinov2": (
-        DINOv2Config(freeze_steps=_PICTURES // 2048),
+        DINOv2Config(freeze_steps=PICTURES // 2048),
         OptimizerConfig(
             name="adamw", lr=0.004 / 32, scaling="sqrt", weight_decay=0.04, weight_decay_end=0.4, clip_norm=3.0
         ),
@@ -184,63 +175,16 @@ _TABLE: dict[str, tuple[Any, OptimizerConfig, ScheduleConfig, int, int]] = {
         800,
         1024,
     ),
-    # the authors' script for 128 px: 50 epochs, the rate falls to a fifth at 30 and 45
-    "amdim": (
-        AMDIMConfig(),
-        OptimizerConfig(name="adam", lr=2e-4, scaling="none", weight_decay=1e-5, betas=(0.8, 0.999)),
-        ScheduleConfig(name="multistep", warmup_epochs=500 * 480 / _PICTURES, milestones=(0.6, 0.9), gamma=0.2),
-        50,
-        480,
-    ),
-    # v2, appendix A, without its weight averaging
-    "cpc": (
-        CPCConfig(),
-        OptimizerConfig(name="adam", lr=4e-4, scaling="none", weight_decay=0.0, betas=(0.8, 0.999), clip_norm=0.01),
-        ScheduleConfig(name="constant"),
-        200,
-        512,
-    ),
-    # VISSL's ResNet-50 (arXiv 1905.01235)
-    "jigsaw": (JigsawConfig(permutations=100, hidden=1000, norm=True, joint=0), sgd(0.1, 1e-4), _VISSL, 105, 256),
-    "rotnet": (RotNetConfig(), sgd(0.1, 1e-4), _VISSL, 105, 256),
-    # section 3.3: batch 1024, 800 epochs
-    "pirl": (PIRLConfig(), sgd(0.03, 1e-4), ScheduleConfig(name="cosine", final=0.001), 800, 1024),
-    "instdisc": (
-        InstDiscConfig(),
-        sgd(0.03, 1e-4, decay_bias_and_norm=True),
-        ScheduleConfig(name="multistep", milestones=(0.6, 0.8), per="epoch"),
-        200,
-        256,
-    ),
-    # appendix A.1
-    "mae": (
-        MAEConfig(),
-        OptimizerConfig(name="adamw", lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05),
-        ScheduleConfig(name="cosine", warmup_epochs=40),
-        800,
-        4096,
-    ),
-    # section 4.1: 800 epochs, the rate is for a batch of 512 and falls at epoch 700
-    "simmim": (
-        SimMIMConfig(),
-        OptimizerConfig(name="adamw", lr=1e-4, base_batch=512, weight_decay=0.05, clip_norm=5.0),
-        ScheduleConfig(name="multistep", warmup_epochs=10, milestones=(7 / 8,)),
-        800,
-        2048,
-    ),
-    # appendix A: ViT-B/16
-    "ijepa": (
-        IJEPAConfig(depth=6, heads=12),
-        OptimizerConfig(name="adamw", lr=1e-3, scaling="none", weight_decay=0.04, weight_decay_end=0.4),
-        ScheduleConfig(name="cosine", warmup_epochs=40, warmup_start=0.2, final=0.001),
-        600,
-        2048,
-    ),
+    **IMAGENET,
+    # section 4.1
+    "densecl": (DenseCLConfig(batch_norm="shuffle"), sgd(0.03, 1e-4, decay_bias_and_norm=True), COSINE, 200, 256),
+    "pixpro": (PixProConfig(), lars(1.0, 1e-5), ScheduleConfig(name="cosine", warmup_epochs=5), 100, 1024),
     "supcon": (SupConConfig(), lars(0.3, 1e-6), COSINE10, 350, 4096),
     "supervised": (SupervisedConfig(), sgd(0.1, 1e-4), ScheduleConfig(name="cosine", warmup_epochs=5), 90, 256),
 }
 
 _VIEWS: dict[str, dict[str, Any]] = {
+    **IMAGENET_VIEWS,
     "mocov3": {"scale": (0.2, 1.0)},
     "wmse": {"scale": (0.08, 1.0), "strength": 2.0, "gray": 0.2},
     "lejepa": {
@@ -256,14 +200,7 @@ _VIEWS: dict[str, dict[str, Any]] = {
     "dino": {"locals": 8, "local_size": 96},
     "ibot": {"scale": (0.25, 1.0), "locals": 10, "local_size": 96, "local_scale": (0.05, 0.25)},
     "dinov2": {"scale": (0.32, 1.0), "locals": 8, "local_size": 96, "local_scale": (0.05, 0.32)},
-    "jigsaw": {"tiles": TilesConfig(grid=3, cell=85, size=64)},
-    "rotnet": {"scale": (0.08, 1.0), **CROP_AND_FLIP},
-    "pirl": {
-        "scale": (0.08, 1.0), "strength": 0.5, "blur": 0.0,
-        "tiles": TilesConfig(grid=3, cell=85, size=64, per_tile=True, scale=(0.6, 1.0)),
-    },
     "msn": {"scale": (0.3, 1.0), "locals": 10, "local_size": 96, "local_scale": (0.05, 0.3)},
-    "cpc": {"tiles": patches(80, grid=6, stride=36)},
     "supervised": {"scale": (0.08, 1.0), **CROP_AND_FLIP},
 }  # fmt: skip
 
@@ -306,7 +243,7 @@ def simclr_v2() -> Run[Any]:
 
 def swav_small_batch() -> Run[Any]:
     """SwAV at batch 256, the authors' script: a queue from epoch 15, no warm-up, rate 0.6 to 0.0006."""
-    config = SwAVConfig(queue=3840, queue_from_step=15 * (_PICTURES // 256), freeze_steps=5005)
+    config = SwAVConfig(queue=3840, queue_from_step=15 * (PICTURES // 256), freeze_steps=5005)
     schedule = ScheduleConfig(name="cosine", final=0.001)
     return replace(imagenet("swav"), method=config, optimizer=_larc(0.6), schedule=schedule, batch_size=256)
 
@@ -327,7 +264,7 @@ def dino_resnet() -> Run[Any]:
     The published 75.3 % took 800 epochs of LARS at a batch near 4096, of which not every number is known.
     """
     return replace(
-        imagenet("dino"), method=DINOConfig(freeze_steps=_PICTURES // 512), encoder="resnet50", net=EncoderConfig(),
+        imagenet("dino"), method=DINOConfig(freeze_steps=PICTURES // 512), encoder="resnet50", net=EncoderConfig(),
         optimizer=sgd(0.03, 1e-4, clip_norm=3.0, clip_per="tensor"), batch_size=512,
         schedule=ScheduleConfig(name="cosine", warmup_epochs=10, final=1e-6 / 0.06),
         views=views_of(

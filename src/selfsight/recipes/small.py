@@ -17,6 +17,7 @@ from selfsight.methods.byol import BYOLConfig
 from selfsight.methods.cpc import CPCConfig
 from selfsight.methods.deepcluster import DeepClusterConfig
 from selfsight.methods.deepclusterv2 import DeepClusterV2Config
+from selfsight.methods.densecl import DenseCLConfig
 from selfsight.methods.dino import DINOConfig
 from selfsight.methods.dinov2 import DINOv2Config
 from selfsight.methods.directcopy import DirectCopyConfig
@@ -33,6 +34,7 @@ from selfsight.methods.mocov3 import MoCoV3Config
 from selfsight.methods.msn import MSNConfig
 from selfsight.methods.nnclr import NNCLRConfig
 from selfsight.methods.pirl import PIRLConfig
+from selfsight.methods.pixpro import PixProConfig
 from selfsight.methods.relic import ReLICConfig
 from selfsight.methods.rotnet import RotNetConfig
 from selfsight.methods.sela import SeLaConfig
@@ -101,23 +103,26 @@ _SMALL: dict[str, Any] = {
     "mae": MAEConfig(width=64, depth=2, heads=4),
     "simmim": SimMIMConfig(),
     "ijepa": IJEPAConfig(width=64, depth=2, heads=4, momentum=0.9),
+    "densecl": DenseCLConfig(queue=256, hidden=512, dim=128, momentum=0.9),  # keys of fast networks age fast
+    "pixpro": PixProConfig(hidden=512, dim=128, momentum=0.9),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
 
+# A folder's batch may be 1024, which the queue must hold.
+_FOLDER: dict[str, Any] = {"densecl": DenseCLConfig(queue=1024, hidden=512, dim=128, momentum=0.9)}
+
 # Encoders of their own. Who hides patches needs some: a mean over patches learns sooner than a class token, early convolutions
 # sooner than one projection, and nine large patches are seen four times as often in the same time as 36 small ones.
+_HIDING = ("mae", "simmim", "ijepa")  # what is hidden teaches, not the augmentation
 _MEAN = EncoderConfig(pool="mean")
 _SOON = EncoderConfig(pool="mean", conv_stem=True, patch=8)
 _ENCODERS = {
     **dict.fromkeys(("ibot", "dinov2", "msn"), ("vit-micro", _SOON)),
-    **{
-        name: ("vit-micro", net_of(name)) for name in ("mae", "simmim", "ijepa")
-    },  # of small patches, which they predict
+    **{name: ("vit-micro", net_of(name)) for name in _HIDING},  # patches of 4 px, which they predict
     "amdim": ("amdim-mini", EncoderConfig()),
     "cpc": ("cpc-mini", EncoderConfig(patch=10)),
 }
-_HIDING = ("mae", "simmim", "ijepa")  # what is hidden teaches, not the augmentation
 
 # On `shapes`, where colour means nothing, all views are gray with strong jitter: else small networks answer by colour, and
 # with it every method learns in half a minute.
@@ -176,7 +181,10 @@ def any_folder(method: str) -> Run[Any]:
     base = cpu(method, "shapes")
     views = views_of(method, views=base.views.views)
     net = _MEAN if METHODS[method].tokens and method not in _HIDING else net_of(method, resnet=False)
-    return replace(base, net=net, encoder="auto", epochs="auto", batch_size="auto", image_size="auto", views=views)
+    return replace(
+        base, method=_FOLDER.get(method, base.method), net=net, encoder="auto", epochs="auto", batch_size="auto",
+        image_size="auto", views=views,
+    )  # fmt: skip
 
 
 def tiny(method: str) -> Run[Any]:
@@ -214,6 +222,8 @@ def tiny(method: str) -> Run[Any]:
         "mae": MAEConfig(width=32, depth=1, heads=2),
         "simmim": SimMIMConfig(),
         "ijepa": IJEPAConfig(width=32, depth=1, heads=2, momentum=0.9),
+        "densecl": DenseCLConfig(queue=128, hidden=64, dim=32, momentum=0.9),
+        "pixpro": PixProConfig(hidden=64, dim=32, momentum=0.9),
         "supcon": SupConConfig(hidden=64, dim=32),
         "supervised": SupervisedConfig(),
     }[method]
