@@ -3,9 +3,9 @@
 from timm.models import regnet, resnet, vision_transformer
 from torch import nn
 
-from selfsight.encoders import fastnet
+from selfsight.encoders import fastnet, wrn
 
-KINDS = (resnet.BasicBlock, resnet.Bottleneck, regnet.Bottleneck, vision_transformer.Block, fastnet.Stage)
+KINDS = (resnet.BasicBlock, resnet.Bottleneck, regnet.Bottleneck, vision_transformer.Block, fastnet.Stage, wrn.Block)
 
 
 def blocks_of(encoder: nn.Module) -> list[nn.Module]:

@@ -39,7 +39,7 @@ POLICIES_OF = {
 }
 
 # What a method's encoder sees: DeepCluster clusters by colour unless it sees edges (section 4.1).
-NETS = {"deepcluster": EncoderConfig(sobel=True)}
+NETS = {"deepcluster": EncoderConfig(sobel="only")}
 # Residual branches that do not start at zero, as in the authors' code. It matters under LARC (SwAV, DeepCluster-v2): a
 # norm of length 0 takes one step of the raw gradient, then each step is a thousandth of the rate times its length.
 RESNETS = {**NETS, **dict.fromkeys(("moco", "swav", "deepclusterv2"), EncoderConfig(zero_init_residual=False))}
