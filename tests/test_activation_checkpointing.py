@@ -18,6 +18,7 @@ NETS = {
     "regnety-200mf": encoders.EncoderConfig(),
     "vit-toy": encoders.EncoderConfig(drop_path=0.5),
     "fastnet-tiny": encoders.EncoderConfig(),
+    "wrn-28-2": encoders.EncoderConfig(dropout=0.3),
 }
 
 

@@ -12,9 +12,18 @@ from selfsight.encoders import ENCODERS, EncoderConfig, amdim, cpc, regnet, stem
 from selfsight.errors import WrongUse
 
 LIGHT = {"fastnet": 256, "fastnet-tiny": 32, "resnet18": 512, "resnet34": 512, "vit-toy": 32, "vit-tiny": 192}
+LIGHT |= {"wrn-28-2": 128, "mininet": 64, "alexnet-tile": 1024}
 MIDDLE = {"resnet50": 2048, "resnext50": 2048, "wide_resnet50_2": 2048}
 HEAVY = {"resnet101": 2048, "resnet152": 2048, "resnext101": 2048, "wide_resnet101_2": 2048}
-OTHERS = {"alexnet", *vit.SHAPES, *regnet.SHAPES, *amdim.SHAPES, *cpc.SHAPES}  # test_alexnet.py, test_vit.py, ...
+OTHERS = {
+    "alexnet",
+    "wrn-28-10",
+    *vit.SHAPES,
+    *regnet.SHAPES,
+    *amdim.SHAPES,
+    *cpc.SHAPES,
+}  # test_alexnet.py, test_vit.py, ...
+SEEING = ["wrn-28-2", "mininet", "alexnet-tile"]
 TIMM = {"resnext50": "resnext50_32x4d", "resnext101": "resnext101_32x8d"}
 
 
@@ -71,7 +80,9 @@ def test_a_stem_can_be_chosen(stem: str, side: int) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 64, 96, 224])
-@pytest.mark.parametrize("name", ["fastnet", "fastnet-tiny", "resnet18", "alexnet", "regnety-200mf", "vit-toy"])
+@pytest.mark.parametrize(
+    "name", [*SEEING, "fastnet", "fastnet-tiny", "resnet18", "alexnet", "regnety-200mf", "vit-toy"]
+)
 def test_every_part_of_the_picture_counts(name: str, size: int) -> None:
     """Row T13: a change in any quadrant, or in the last rows and columns, changes the features."""
     net = built(name, size=size, **({"zero_init_residual": False} if name.startswith(("resnet", "regnet")) else {}))
@@ -88,7 +99,7 @@ def test_every_part_of_the_picture_counts(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize("name", ["fastnet-tiny", "resnet18"])
+@pytest.mark.parametrize("name", ["fastnet-tiny", "resnet18", "wrn-28-2", "mininet", "alexnet-tile"])
 def test_channels(name: str, channels: int) -> None:
     for size in (32, 128):
         net = built(name, channels, size)
@@ -150,3 +161,7 @@ def test_wrong_use() -> None:
         encoders.build("resnet81", 3, 32)
     with pytest.raises(WrongUse, match=r"net\.norm is no setting of fastnet, which has none"):
         encoders.build("fastnet", 3, 32, EncoderConfig(norm="group"))
+    with pytest.raises(WrongUse, match=r"net\.norm is 'none', which resnet18 does not have: choose batch or group"):
+        encoders.build("resnet18", 3, 32, EncoderConfig(norm="none"))
+    with pytest.raises(WrongUse, match=r"net\.dropout at least 0 and less than 1"):
+        EncoderConfig(dropout=1.0)

@@ -66,7 +66,16 @@ def test_timm_builds_the_same_network_by_the_steps_in_the_header(
 
 
 @pytest.mark.parametrize(
-    ("name", "net"), [("fastnet-tiny", {}), ("alexnet", {"sobel": True}), ("vit-toy", {"pool": "mean"})]
+    ("name", "net"),
+    [
+        ("fastnet-tiny", {}),
+        ("alexnet", {"sobel": "only"}),
+        ("vit-toy", {"pool": "mean"}),
+        ("mininet", {"sobel": "concat"}),
+        ("wrn-28-2", {"dropout": 0.3}),
+        ("alexnet-tile", {"norm": "none"}),
+        ("vit-toy", {"sobel": "only"}),
+    ],
 )
 def test_safetensors_is_the_encoder(name: str, net: dict[str, Any], tmp_path: Path) -> None:
     run = saved(tmp_path, name, **net)

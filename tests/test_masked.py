@@ -169,6 +169,8 @@ def test_encoders_that_cannot_hide_are_refused(name: str) -> None:
     run, data = tiny(name)
     with pytest.raises(WrongUse, match=r"convolutions of --net\.conv-stem would carry"):
         make(replace(run, net=EncoderConfig(conv_stem=True)), data)
+    with pytest.raises(WrongUse, match=r"filters of --net\.sobel would carry"):
+        make(replace(run, net=EncoderConfig(sobel="concat")), data)
     with pytest.raises(WrongUse, match="hides patches, and this encoder has none"):
         make(replace(run, encoder="fastnet-tiny", net=EncoderConfig()), data)
 

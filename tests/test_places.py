@@ -127,3 +127,5 @@ def test_places_are_there_for_who_asks_and_change_nothing_else() -> None:
     assert torch.equal(a["global"], b["global"])
     with pytest.raises(WrongUse, match="rotated"):
         crops(rotate=0.1)
+    with pytest.raises(WrongUse, match="shifted"):
+        crops(policy="amdim-cifar", scale=None)

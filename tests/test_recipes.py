@@ -199,7 +199,7 @@ def test_networks_on_imagenet() -> None:
 @pytest.mark.parametrize("name", ["deepcluster-imagenet", "deepcluster-cifar10-200", "deepcluster-cifar10-1000"])
 def test_what_sees_edges_gets_no_colours(name: str) -> None:
     run = RECIPES[name]()
-    assert run.net.sobel
+    assert run.net.sobel == "only"
     assert (run.views.strength, run.views.gray) == (0, 0)
 
 

@@ -105,7 +105,7 @@ def test_zero_init_of_the_residual_branches(zero: bool) -> None:
 
 def test_gray_pictures_and_edges() -> None:
     assert built("regnety-200mf", channels=1)(torch.randn(2, 1, 32, 32)).shape == (2, 368)
-    assert built("regnety-200mf", sobel=True)(torch.randn(2, 3, 32, 32)).shape == (2, 368)
+    assert built("regnety-200mf", sobel="only")(torch.randn(2, 3, 32, 32)).shape == (2, 368)
 
 
 def test_wrong_use() -> None:
@@ -117,10 +117,18 @@ def test_wrong_use() -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("resnet18", 8), ("resnet50", 16), ("regnety-400mf", 16), ("vit-toy", 2), ("vit-tiny", 12), ("fastnet-tiny", 3)],
+    [
+        ("resnet18", 8),
+        ("resnet50", 16),
+        ("regnety-400mf", 16),
+        ("vit-toy", 2),
+        ("vit-tiny", 12),
+        ("fastnet-tiny", 3),
+        ("wrn-28-2", 12),
+    ],
 )
 def test_blocks_run_in_order_and_hold_most_parameters(name: str, count: int) -> None:
-    net = built(name, sobel=True)
+    net = built(name, sobel="only")
     blocks = blocks_of(net)
     assert len(blocks) == count
     seen: list[nn.Module] = []

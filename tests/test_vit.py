@@ -256,9 +256,9 @@ def test_a_copy_is_equal_and_apart(pictures: torch.Tensor) -> None:
 
 def test_gray_pictures_and_edges() -> None:
     assert vit(channels=1)(torch.randn(2, 1, 32, 32)).shape == (2, 32)
-    edges: Any = encoders.build("vit-toy", 3, 32, EncoderConfig(sobel=True))
+    edges: Any = encoders.build("vit-toy", 3, 32, EncoderConfig(sobel="only"))
     assert edges(torch.randn(2, 3, 32, 32)).shape == (2, 32)
-    assert not isinstance(edges, TokenEncoder)
+    assert isinstance(edges, TokenEncoder)
 
 
 def test_wrong_use() -> None:
@@ -272,7 +272,7 @@ def test_wrong_use() -> None:
         encoders.build("vit-toy", 3, 32, EncoderConfig(stem="small"))
     with pytest.raises(WrongUse, match=r"net\.patch is no setting of resnet18, which has stem"):
         encoders.build("resnet18", 3, 32, EncoderConfig(patch=4))
-    with pytest.raises(WrongUse, match=r"net\.drop_path at least 0 and less than 1"):
+    with pytest.raises(WrongUse, match=r"net\.drop_path and net\.dropout at least 0 and less than 1"):
         EncoderConfig(drop_path=1.0)
 
 

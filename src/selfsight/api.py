@@ -126,11 +126,11 @@ def _data_of(
             test, root=place, image_size=image_size, holdout=0, seed=seed, channels=bank.channels, log=_say
         )
         return bank, bank.train, "train", asked, asked.train, "test"
-    if bank.test is not None:
+    if bank.test is not None and not bank.disjoint:
         return bank, bank.train, "train", bank, bank.test, "test"
     if bank.holdout is not None:
         return bank, bank.train, "train", bank, bank.holdout, "holdout"
-    raise WrongUse(f"{bank.name} has no test and no hold-out part: give --test DATA")
+    raise WrongUse(f"{bank.name} has no test and no hold-out part with its classes: give --test DATA")
 
 
 def _labels(bank: DataSet, asked: DataSet, part: Part, which: str) -> tuple[Tensor, Tensor, list[str]]:

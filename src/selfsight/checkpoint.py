@@ -205,7 +205,7 @@ def load_encoder(path: Path, net: nn.Module | None = None) -> Encoder:
             raise WrongUse(
                 f"the encoder in {str(path)!r} is your own module: load it with selfsight.load(path, net=module)"
             )
-        config = encoders.EncoderConfig(**header["net"])
+        config = encoders.EncoderConfig(**encoders.settings_of(header["net"]))
         net = encoders.build(header["encoder"], header["channels"], header["image_size"], config)
     load_into(net, state, str(path))
     return Encoder(net, torch.tensor(header["mean"]), torch.tensor(header["std"]), header).eval()

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from selfsight.checkpoint import Encoder, atomic, check_out, load_encoder, save_encoder
+from selfsight.encoders.sobel import OnEdges
 from selfsight.encoders.stems import MadeBy
 from selfsight.errors import WrongUse, perhaps
 
@@ -70,9 +71,9 @@ def _made_by(encoder: Encoder) -> MadeBy:
     """How timm makes this network. Raises WrongUse if it does not."""
     made: MadeBy | None = getattr(encoder.net, "made_by", None)
     if made is None:
+        edges = " on Sobel edges" if isinstance(encoder.net, OnEdges) else ""
         raise WrongUse(
-            f"encoder {encoder.header['encoder']!r}{' on Sobel edges' if encoder.header['net'].get('sobel') else ''} is "
-            "not a timm model: export it with --format safetensors"
+            f"encoder {encoder.header['encoder']!r}{edges} is not a timm model: export it with --format safetensors"
         )
     return made
 

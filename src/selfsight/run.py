@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeVar, Union
 import yaml
 
 from selfsight.augment import ViewsConfig
-from selfsight.encoders import EncoderConfig
+from selfsight.encoders import EncoderConfig, settings_of
 from selfsight.errors import WrongUse
 from selfsight.methods import method_named, name_of
 from selfsight.methods.simclr import SimCLRConfig
@@ -233,6 +233,8 @@ def from_dict(plain: Mapping[str, Any], base: Run[Any] | None = None) -> Run[Any
     config_type = method_named(name).Config
     default = base.method if type(base.method) is config_type else config_type()
     plain.pop("provenance", None)
+    if isinstance(plain.get("net"), Mapping):
+        plain["net"] = settings_of(plain["net"])
     settings = _merge(Run, base, plain, "", skip="method")
     return dataclasses.replace(settings, method=_merge(config_type, default, method, "method."))
 

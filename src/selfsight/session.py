@@ -253,9 +253,9 @@ class Session:
     # ------------------------------------------------------------------ measuring
 
     def ask(self, everything: bool = False, test: bool = False) -> dict[str, Any] | None:
-        """k-NN of the encoder as it is, on the hold-out part or the test part; None without labels."""
+        """k-NN of the encoder as it is, on the hold-out part or the test part; None without labels in common."""
         held, part = (self.test, "test") if test else (self.held, "holdout")
-        if not self.labelled or held is None or held.part.labels is None:
+        if not self.labelled or held is None or held.part.labels is None or (test and self.data.disjoint):
             return None
         rows = measure.rows_of(self.train, held, self.run.probe, self.run.seed, everything)
         classes = len(self.data.classes or ())

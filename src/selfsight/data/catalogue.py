@@ -10,22 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfsight.data import synthetic
-from selfsight.data.files import Pictures, Source, to_pixels
+from selfsight.data import archives, synthetic
+from selfsight.data.files import Pictures, Request, Source, to_pixels
 from selfsight.data.store import Built, cached, fits_on_disk
 from selfsight.errors import WrongUse
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for, as far as an entry needs to know."""
-
-    name: str
-    options: list[str]  #: what follows the name, split at ":"
-    root: Path  #: where downloaded sets and caches lie
-    download: bool
-    on_disk: bool  #: a cache may be written
-    log: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -33,7 +21,7 @@ class Known:
     """A data set with a name."""
 
     about: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  #: empty where the files of the set tell them
     image_size: int
     train: int  #: pictures of the training part
     test: int
@@ -155,6 +143,42 @@ DATASETS: dict[str, Known] = {
         _cifar("CIFAR100"),
         (0.5071, 0.4865, 0.4409),
         (0.2673, 0.2564, 0.2762),
+    ),
+    "celeba": Known(
+        "CelebA: aligned faces, unlabelled; celeba:Smiling labels them by one of the 40 attributes",
+        (),
+        160,
+        162_770,
+        19_962,
+        "non-commercial research only; by the Multimedia Laboratory, CUHK (2015)",
+        archives.celeba,
+    ),
+    "cub200": Known(
+        "CUB-200-2011: photos of 200 species of birds; cub200:disjoint trains on the first half of the classes",
+        (),
+        224,
+        5_994,
+        5_794,
+        "non-commercial research and education; by Caltech and UCSD (2011)",
+        archives.cub200,
+    ),
+    "cars196": Known(
+        "Cars-196: photos of 196 models of cars; cars196:disjoint trains on a random half of the classes",
+        (),
+        224,
+        8_144,
+        8_041,
+        "non-commercial research; by J. Krause et al., Stanford (2013)",
+        archives.cars196,
+    ),
+    "sop": Known(
+        "Stanford Online Products: photos of 22634 products, other ones in each part",
+        (),
+        224,
+        59_551,
+        60_502,
+        "no licence stated; by H. O. Song et al., Stanford (2016), from eBay; for research",
+        archives.sop,
     ),
 }
 """Name -> entry. A new set is one entry here."""

@@ -6,7 +6,7 @@ Legend: N pictures, H, W height and width, C channels.
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,18 @@ class Source:
     notices: list[str] = field(default_factory=list)  #: what the user should know
     mean: tuple[float, ...] | None = None  #: published statistics, in 0..1 units
     std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as far as an entry needs to know."""
+
+    name: str
+    options: list[str]  #: what follows the name, split at ":"
+    root: Path  #: where downloaded sets and caches lie
+    download: bool
+    on_disk: bool  #: a cache may be written
+    log: Callable[[str], None]
 
 
 def from_folder(root: Path) -> Source:

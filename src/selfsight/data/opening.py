@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from selfsight.data import decode, files, split
-from selfsight.data.catalogue import DATASETS, Request, class_names, numbered
+from selfsight.data.catalogue import DATASETS, class_names, numbered
 from selfsight.data.feed import BadFiles, Decoded, default_workers, printable
-from selfsight.data.files import Pictures, Source
+from selfsight.data.files import Pictures, Request, Source
 from selfsight.data.objects import with_channels
 from selfsight.data.part import DataSet, Part, moments
 from selfsight.data.reading import Cache, Look, Settings, look_at, some, store_of
@@ -98,7 +98,7 @@ def open_data(
         choices.append(f"training on {len(rows)} of {len(train)} pictures, seed {seed}")
         train = train.subset(rows)
     mean, std = _statistics(source, train, seed, choices)
-    return DataSet(
+    data = DataSet(
         name=name,
         classes=classes,
         channels=len(mean),
@@ -112,6 +112,9 @@ def open_data(
         fingerprint=hashlib.blake2b("/".join(prints).encode(), digest_size=16).hexdigest(),
         choices=choices,
     )
+    if data.disjoint:
+        choices.append("the test part has classes of its own: k-NN is measured on the hold-out part alone")
+    return data
 
 
 def _find(name: str, root: Path, download: bool, on_disk: bool, log: Callable[[str], None]) -> Source:

@@ -104,6 +104,13 @@ class DataSet:
     fingerprint: str  #: hash of the content: the same pictures and labels give the same
     choices: list[str]  #: what was decided and why, in plain words
 
+    @property
+    def disjoint(self) -> bool:
+        """No class is in the training part and in the test part: pictures of one cannot name those of the other."""
+        if self.test is None or self.test.labels is None or self.train.labels is None:
+            return False
+        return not torch.isin(self.test.labels, self.train.labels).any()
+
 
 def moments(part: Part, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of some rows' pixels, each picture weighing the same: (C,) and (C,) in 0..1 units."""

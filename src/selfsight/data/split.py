@@ -65,7 +65,7 @@ def subset(
     order = ranking(count, labels, seed, FRACTION)
     if per_class and labels is not None:
         counts = torch.bincount(labels, minlength=len(classes or []))
-        few = int(counts.argmin())
+        few = int(counts.where(counts > 0, len(labels) + 1).argmin())  # a class of the test part alone has none here
         if counts[few] < per_class:
             name = classes[few] if classes else few
             raise WrongUse(f"class {name!r} has {int(counts[few])} pictures, not {per_class}; ask for fewer per class")

@@ -4,23 +4,25 @@
 transformers come from timm, so that export to timm is the identity.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from selfsight.encoders import amdim, cpc, regnet, stems, vit
-from selfsight.encoders.alexnet import AlexNet
+from selfsight.encoders.alexnet import AlexNet, AlexNetTile
 from selfsight.encoders.amdim import MultiScale as MultiScale
 from selfsight.encoders.blocks import blocks_of as blocks_of
 from selfsight.encoders.fastnet import FastNet
 from selfsight.encoders.maps import MapEncoder as MapEncoder
 from selfsight.encoders.maps import check_maps as check_maps
 from selfsight.encoders.maps import feature_map as feature_map
-from selfsight.encoders.sobel import OnEdges
+from selfsight.encoders.mininet import MiniNet
+from selfsight.encoders.sobel import OnEdges, on_edges
 from selfsight.encoders.vit import TokenEncoder as TokenEncoder
+from selfsight.encoders.wrn import WideResNet
 from selfsight.errors import WrongUse, perhaps
 
 
@@ -30,15 +32,17 @@ class EncoderConfig:
 
     stem: Literal["auto", "small", "imagenet", "legacy"] = "auto"
     """ResNets: `small` 3x3 without pooling, `imagenet` 7x7 stride 2 + pooling, `legacy` 3x3 + pooling; auto: small up to 96 px.
-    RegNets: `small` leaves out the strides of stem and first stage."""
+    RegNets: `small` leaves out the strides of stem and first stage. WRN-28-k: `small` or `imagenet`."""
     zero_init_residual: bool = True
     """ResNets, RegNets: the last normalisation of each residual branch starts at 0."""
-    norm: Literal["batch", "group"] = "batch"
-    """ResNets: batch normalisation, or group normalisation (32 groups), which needs no batch."""
+    norm: Literal["batch", "group", "none"] = "batch"
+    """ResNets: batch normalisation, or group normalisation (32 groups), which needs no batch. AlexNet: batch or none."""
     output_stride: Literal[8, 16, 32] = 32
     """ResNets, RegNets: below 32, late strides become dilations."""
-    sobel: bool = False
-    """The network sees Sobel edges instead of colours (2 channels), as DeepCluster does."""
+    sobel: Literal["none", "only", "concat"] = "none"
+    """What the network sees: colours; `only` Sobel edges (2 channels), as DeepCluster does; or colours and edges."""
+    dropout: float = 0.0
+    """WRN-28-k: how often an activation between the convolutions of a block is zero in training; 0.3 in the paper."""
     patch: int = 0
     """Transformers: side of a patch in pixels; 0: 4 up to 48 px, 8 up to 128 px, else 16. CPC's networks: 0: a quarter of the
     picture's side."""
@@ -54,8 +58,16 @@ class EncoderConfig:
     """Transformers: positions are learned, or fixed sines and cosines (MAE, I-JEPA)."""
 
     def __post_init__(self) -> None:
-        if self.patch < 0 or self.layer_scale < 0 or not 0 <= self.drop_path < 1:
-            raise WrongUse("net.patch and net.layer_scale must be 0 or more, net.drop_path at least 0 and less than 1")
+        if self.patch < 0 or self.layer_scale < 0 or not (0 <= self.drop_path < 1 and 0 <= self.dropout < 1):
+            raise WrongUse(
+                "net.patch and net.layer_scale must be 0 or more, net.drop_path and net.dropout at least 0 and less than 1"
+            )
+
+
+def settings_of(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of EncoderConfig that a run or an encoder's file holds. Version 0.1 wrote `sobel` as true or false."""
+    old = saved.get("sobel")
+    return {**saved, "sobel": "only" if old else "none"} if isinstance(old, bool) else dict(saved)
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,8 @@ def _only(name: str, config: EncoderConfig, *used: str) -> None:
 
 def _resnet(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
     _only(name, config, "stem", "zero_init_residual", "norm", "output_stride")
+    if config.norm == "none":
+        raise WrongUse(f"net.norm is 'none', which {name} does not have: choose batch or group")
     return stems.resnet(
         name,
         channels,
@@ -99,9 +113,24 @@ def _regnet(name: str, channels: int, image_size: int, config: EncoderConfig) ->
     )
 
 
-def _alexnet(channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
-    _only("alexnet", config)
-    return AlexNet(channels, image_size)
+def _wrn(factor: int, channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
+    _only(f"wrn-28-{factor}", config, "stem", "dropout")
+    stem = stems.choose(image_size) if config.stem == "auto" else config.stem
+    return WideResNet(factor, channels, stem=stem, dropout=config.dropout)
+
+
+def _alexnet(
+    name: str, kind: type[AlexNet] | type[AlexNetTile], channels: int, image_size: int, config: EncoderConfig
+) -> nn.Module:
+    _only(name, config, "norm")
+    if config.norm == "group":
+        raise WrongUse(f"net.norm is 'group', which {name} does not have: choose batch or none")
+    return kind(channels, image_size, config.norm)
+
+
+def _mininet(channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
+    _only("mininet", config)
+    return MiniNet(channels)
 
 
 def _amdim(name: str, channels: int, image_size: int, config: EncoderConfig) -> nn.Module:
@@ -157,7 +186,18 @@ ENCODERS: dict[str, Encoder] = {
         name: Encoder(partial(_regnet, name), f"RegNetY, {shape.millions} million parameters, D = {shape.dim}")
         for name, shape in regnet.SHAPES.items()
     },
-    "alexnet": Encoder(_alexnet, "AlexNet with batch normalisation, D = 4096 before the last ReLU; 1024 below 128 px"),
+    **{
+        f"wrn-28-{k}": Encoder(partial(_wrn, k), f"Wide-ResNet-28-{k} of arXiv 1605.07146, D = {64 * k}")
+        for k in (2, 10)
+    },
+    "alexnet": Encoder(
+        partial(_alexnet, "alexnet", AlexNet),
+        "AlexNet with batch normalisation, D = 4096 before the last ReLU; 1024 below 128 px",
+    ),
+    "alexnet-tile": Encoder(
+        partial(_alexnet, "alexnet-tile", AlexNetTile), "AlexNet's convolutions for the tiles of a picture, D = 1024"
+    ),
+    "mininet": Encoder(_mininet, "six plain convolutions for tiles or whole pictures, D = 64"),
     **{
         name: Encoder(
             partial(_amdim, name),
@@ -197,10 +237,11 @@ def check_patches(encoder: nn.Module, apart: bool = True) -> None:
     """WrongUse if patches cannot be hidden from the encoder; `apart`: if a visible one shows pixels of its neighbours."""
     if not isinstance(encoder, TokenEncoder):
         raise WrongUse("this method hides patches: choose an encoder that has them, such as vit-small")
-    if apart and getattr(encoder, "conv_stem", False):
+    carrier = "convolutions of --net.conv-stem" if getattr(encoder, "conv_stem", False) else ""
+    carrier = "filters of --net.sobel" if isinstance(encoder, OnEdges) else carrier
+    if apart and carrier:
         raise WrongUse(
-            "this method predicts pixels, which the convolutions of --net.conv-stem would carry from hidden patches into "
-            "visible ones: leave it out"
+            f"this method predicts pixels, which the {carrier} would carry from hidden patches into visible ones: leave it out"
         )
 
 
@@ -209,6 +250,7 @@ def build(name: str, channels: int, image_size: int, config: EncoderConfig | Non
     if name not in ENCODERS:
         raise WrongUse(f"unknown encoder {name!r}.{perhaps(name, set(ENCODERS))}")
     config = config or EncoderConfig()
-    if config.sobel:
-        return OnEdges(ENCODERS[name].build(2, image_size, config))
-    return ENCODERS[name].build(channels, image_size, config)
+    if config.sobel == "none":
+        return ENCODERS[name].build(channels, image_size, config)
+    keep = channels if config.sobel == "concat" else 0
+    return on_edges(ENCODERS[name].build(keep + 2, image_size, config), colours=bool(keep))

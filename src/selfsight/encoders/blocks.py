@@ -3,7 +3,7 @@
 from timm.models import regnet, resnet, vision_transformer
 from torch import nn
 
-from selfsight.encoders import amdim, cpc, fastnet
+from selfsight.encoders import amdim, cpc, fastnet, wrn
 
 KINDS = (
     resnet.BasicBlock,
@@ -13,6 +13,7 @@ KINDS = (
     fastnet.Stage,
     amdim.Residual,
     cpc.Block,
+    wrn.Block,
 )
 
 

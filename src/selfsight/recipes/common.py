@@ -54,7 +54,7 @@ ENCODERS_OF = {"amdim": ("amdim-mini", "amdim-small"), "cpc": ("cpc-mini", "cpc-
 
 # What a method's encoder sees: DeepCluster clusters by colour unless it sees edges (section 4.1).
 NETS = {
-    "deepcluster": EncoderConfig(sobel=True),
+    "deepcluster": EncoderConfig(sobel="only"),
     # fixed positions; nothing teaches the class token of I-JEPA and SimMIM, and means of patches suit a probe of MAE, too
     **dict.fromkeys(("mae", "ijepa"), EncoderConfig(pool="mean", positions="sincos")),
     "simmim": EncoderConfig(pool="mean"),
