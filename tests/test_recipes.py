@@ -226,9 +226,9 @@ def test_recipes_build(name: str) -> None:
     pixels = torch.randint(0, 256, (2, 3, run.image_size, run.image_size), dtype=torch.uint8)
     made = views(pixels, draws)
     side = run.views.size or run.image_size
-    if run.views.views:
-        assert made["global"].shape == (run.views.views, 2, 3, side, side)
-    assert ("tiles" in made) == cls.tiled
+    assert views.shapes.get("global", (0, side)) == (run.views.views, side)
+    assert ("tiles" in views.shapes) == cls.tiled
+    assert all(made[name].shape == (count, 2, 3, s, s) for name, (count, s) in views.shapes.items())
     assert ("local" in made) == bool(run.views.locals)
     assert isinstance(run.batch_size, int)
     assert optim.peak_rate(run.optimizer, run.batch_size) > 0

@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from selfsight.data.synthetic import CLASSES, labels, shapes
+from selfsight.data import open_data
+from selfsight.data.synthetic import CLASSES, _cover, labels, shapes
 from selfsight.encoders.fastnet import FastNet
+from selfsight.errors import WrongUse
 from selfsight.optim.muon import Muon, is_matrix
 
 
@@ -25,6 +27,31 @@ def test_a_picture_depends_on_its_index_alone():
     assert torch.equal(shapes(30, first=1070), many[1070:])
     assert not torch.equal(shapes(7, part=1), many[:7])
     assert not torch.equal(shapes(7, seed=1), many[:7])
+
+
+def test_figures_may_stand_upright():
+    """Three triangles have a side above and a corner below: then rows are wide above the middle, and narrow below."""
+    axis = (torch.arange(64) + 0.5) / 32 - 1
+    for upright in (False, True):
+        cover = _cover(
+            torch.full((200,), 3), axis.expand(64, 64), axis[:, None].expand(64, 64), draws(), 2 / 64, upright
+        )
+        rows = cover.sum(2)
+        middle = (rows * axis).sum(1) / rows.sum(1)
+        skew = ((rows * (axis - middle[:, None]) ** 3).sum(1) / rows.sum(1)).sign().mean()
+        assert skew > 0.5 if upright else abs(skew) < 0.3
+    found = open_data("shapes:32:100:upright", holdout=0).train.gather(torch.arange(100)).pixels
+    assert torch.equal(found, shapes(100, upright=True))
+    assert not torch.equal(found, shapes(100))
+    with pytest.raises(WrongUse, match="no size and count"):
+        open_data("shapes:32:100:flat", holdout=0)
+
+
+def draws():
+    """Uniforms of 200 pictures, one figure each."""
+    rng = torch.Generator().manual_seed(0)
+    values = iter([torch.zeros(200)])  # the number of figures
+    return lambda low, high: next(values, torch.rand(200, generator=rng)) * (high - low) + low
 
 
 def test_the_pictures_are_these():
