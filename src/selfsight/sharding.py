@@ -36,7 +36,9 @@ def shard(method: nn.Module, device: torch.device) -> None:
         large = [m for m in part.modules() if sum(p.numel() for p in m.parameters(recurse=False)) > LARGE]
         for module in dict.fromkeys([*large, *encoders.blocks_of(part), part]):
             fully_shard(module, mesh=mesh, reshard_after_forward=True)
-        _also(part, "tokens", "attention", "feature_map", "forward_features")  # of encoders
+        _also(
+            part, "tokens", "attention", "scales", "feature_map", "forward_features"
+        )  # what encoders do beside features
     fully_shard(method, mesh=mesh, reshard_after_forward=True)
     warnings.filterwarnings("ignore", message=".* returned a view tensor")  # the loop changes no output in place
     _also(method, "encode", "embed", "pictures", "extra_repr")

@@ -75,9 +75,8 @@ class AMDIM(Method):
     def loss(self, outputs: Views, index: Tensor, step: Step) -> Output:
         config, one, five, count = self.config, outputs["one"], outputs["five"], len(index)
         rows = distributed.own_rows(count, one.device)
-        place = torch.randint(
-            25, (distributed.world() * count, 2), generator=step.fresh()
-        )  # one for each picture and view
+        # one place of the 5 x 5 map for each picture and view
+        place = torch.randint(25, (distributed.world() * count, 2), generator=step.fresh())
         place = distributed.own(place).to(one.device, non_blocking=True)
         at = torch.arange(count, device=one.device)
         total = one.new_zeros(())

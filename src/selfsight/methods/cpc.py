@@ -108,9 +108,8 @@ class CPC(Method):
 
     def encode(self, views: Views, step: Step) -> Views:
         tiles = views["tiles"]  # (T, B, C, t, t), row by row
-        z = (
-            self.encoder(tiles.flatten(0, 1)).unflatten(0, (self.grid, self.grid, -1)).permute(2, 3, 0, 1)
-        )  # (B, D, H, W)
+        z = self.encoder(tiles.flatten(0, 1)).unflatten(0, (self.grid, self.grid, -1))  # (H, W, B, D)
+        z = z.permute(2, 3, 0, 1)
         turned = [z.rot90(turn, (2, 3)) for turn in range(self.config.directions)]
         found = [self.heads[turn % len(self.heads)](x) for turn, x in enumerate(turned)]
         names = ("target", *(f"below{k}" for k in self.offsets))
