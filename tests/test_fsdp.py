@@ -105,6 +105,10 @@ def trained(run: Run[Any], data: DataSet) -> dict[str, dict[str, Tensor]]:
         found[kind] = {"share": torch.tensor(share(made[0])), "embedded": before[0], "encoded": before[1]}
         if isinstance(made[0].encoder, encoders.TokenEncoder):
             found[kind]["attention"] = made[2].sweep(made[0].encoder.attention, torch.arange(8))
+        draws = made[0].views.draw(4, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            drawn = made[0].pictures(made[0].views(made[2].part.gather(torch.arange(4)), draws))
+        found[kind] |= {f"drawn {name}": x for name, x in drawn.items()}
         found[kind] |= train(run, made)
     return found
 
