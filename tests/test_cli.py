@@ -475,6 +475,7 @@ SPECIAL = {  # flag -> words after it, where "one more" or "half" would not do
     "optimizer.lars-dialect": "tf", "schedule.name": "constant", "schedule.milestones": "0.2 0.5", "schedule.per": "epoch",
     "epochs": "7", "batch-size": "32", "precision": "bf16", "device": "cpu", "processes": "2", "out": "o",
     "log-to": "tensorboard", "accumulate": "2", "micro-batch": "16",
+    "views.tiles.scale": "0.3 0.9", "views.tiles.value-shift": "0 5", "method.file": "set.npy",
     "views.mask-ratio": "0.2 0.3", "strategy": "fsdp", "schedule.stretch": "1.25", "net.sobel": "concat",
 }  # fmt: skip
 
