@@ -89,7 +89,7 @@ _SMALL: dict[str, Any] = {
     "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
     "amdim": AMDIMConfig(),
-    "cpc": CPCConfig(furthest=3, blocks=3, width=64),
+    "cpc": CPCConfig(furthest=3, blocks=2, width=64, dim=32, scale=1.0),
     "jigsaw": JigsawConfig(permutations=24, hidden=128, norm=True, joint=0),
     "rotnet": RotNetConfig(),
     "pirl": PIRLConfig(temperature=0.1, negatives=4096, layers=2, hidden=512),
@@ -101,7 +101,6 @@ _SMALL: dict[str, Any] = {
 # Who hides patches needs an encoder that has some. A mean over patches learns sooner than a class token.
 _ENCODERS = {"ibot": "vit-mini", "dinov2": "vit-mini", "msn": "vit-mini"}
 _OWN = {"amdim": "amdim-mini", "cpc": "cpc-mini"}
-_PATCHES = {"cpc": EncoderConfig(patch=10)}
 _MEAN = EncoderConfig(pool="mean")
 
 # On `shapes`, where colour means nothing, all views are gray with strong jitter: else small networks answer by colour, and
@@ -117,7 +116,7 @@ _VIEWS: dict[str, dict[str, Any]] = {
     "dinov2": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "msn": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "amdim": {"size": 32, "scale": (0.3, 1.0)},
-    "cpc": {"size": 0, "scale": (0.5, 1.0), "tiles": patches(10, grid=5)},  # of 30 px
+    "cpc": {"size": 0, "scale": (0.25, 1.0), "tiles": patches(8, grid=4)},  # of 20 px
     "jigsaw": {"scale": None, "tiles": TilesConfig(grid=2, cell=16, size=12, shift=1, standardise=True)},
     "pirl": {"tiles": TilesConfig(grid=2, cell=16, size=12, per_tile=True, scale=(0.6, 1.0))},
 }
@@ -138,15 +137,15 @@ def cpu(method: str, data: str) -> Run[Any]:
     views: dict[str, Any] = {"size": 24, "scale": (0.2, 1.0), **_VIEWS.get(method, {})}
     if data == "cifar10" and method in _NO_NEGATIVES:
         views["policy"] = "simclr-cifar"
-    if data == "cifar10" and method in _OWN:
-        views["scale"] = None  # their policy moves pictures
+    if data == "cifar10" and method == "amdim":
+        views["scale"] = None  # its policy moves pictures
     if data == "shapes":
         views |= {**_STRONG, "gray": 1.0}
         if method in _ENCODERS:  # 25 and 9 patches of 4 px
             views |= {"size": 20, "local_size": 12}
     return Run(
         _SMALL[method], data=data, encoder={**_ENCODERS, **_OWN}.get(method, "fastnet"), image_size=32,
-        net={**dict.fromkeys(_ENCODERS, _MEAN), **_PATCHES}.get(method, net_of(method, resnet=False)),
+        net=_MEAN if method in _ENCODERS else net_of(method, resnet=False),
         batch_size=128 if data == "shapes" or method in (*_NO_NEGATIVES, "cpc") else 256,  # steps count more
         views=views_of(method, **views), optimizer=_OPTIMIZERS.get(method, MUON),
         schedule=ScheduleConfig(
@@ -159,10 +158,7 @@ def any_folder(method: str) -> Run[Any]:
     """A folder of pictures: encoder, policy, batch and epochs follow the data (see `resolve`)."""
     base = cpu(method, "shapes")
     views = views_of(method, views=base.views.views)
-    net = EncoderConfig() if method in _PATCHES else base.net  # patches follow the size
-    return replace(
-        base, encoder="auto", net=net, epochs="auto", batch_size="auto", image_size="auto", views=views
-    )  # fmt: skip
+    return replace(base, encoder="auto", epochs="auto", batch_size="auto", image_size="auto", views=views)
 
 
 def tiny(method: str) -> Run[Any]:
