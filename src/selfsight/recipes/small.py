@@ -95,7 +95,7 @@ _SMALL: dict[str, Any] = {
     "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
     "amdim": AMDIMConfig(),
-    "cpc": CPCConfig(furthest=3, blocks=3, width=64),
+    "cpc": CPCConfig(furthest=3, blocks=2, width=64, dim=32, scale=1.0),
     "jigsaw": JigsawConfig(permutations=24, hidden=128, norm=True, joint=0),
     "rotnet": RotNetConfig(),
     "pirl": PIRLConfig(temperature=0.1, negatives=4096, layers=2, hidden=512),
@@ -121,7 +121,7 @@ _ENCODERS = {
     **dict.fromkeys(("ibot", "dinov2", "msn"), ("vit-micro", _SOON)),
     **{name: ("vit-micro", net_of(name)) for name in _HIDING},  # patches of 4 px, which they predict
     "amdim": ("amdim-mini", EncoderConfig()),
-    "cpc": ("cpc-mini", EncoderConfig(patch=10)),
+    "cpc": ("cpc-mini", EncoderConfig()),
 }
 
 # On `shapes`, where colour means nothing, all views are gray with strong jitter: else small networks answer by colour, and
@@ -137,7 +137,7 @@ _VIEWS: dict[str, dict[str, Any]] = {
     "dinov2": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "msn": {"locals": 2, "local_size": 16, "local_scale": (0.08, 0.4)},
     "amdim": {"size": 32, "scale": (0.3, 1.0)},
-    "cpc": {"size": 0, "scale": (0.5, 1.0), "tiles": patches(10, grid=5)},  # of 30 px
+    "cpc": {"size": 0, "scale": (0.25, 1.0), "tiles": patches(8, grid=4)},  # of 20 px
     "jigsaw": {"scale": None, "tiles": TilesConfig(grid=2, cell=16, size=12, shift=1, standardise=True)},
     "pirl": {"tiles": TilesConfig(grid=2, cell=16, size=12, per_tile=True, scale=(0.6, 1.0))},
 }
@@ -161,7 +161,7 @@ def cpu(method: str, data: str) -> Run[Any]:
     views: dict[str, Any] = {"size": 24, "scale": (0.2, 1.0), **_VIEWS.get(method, {})}
     if data == "cifar10" and method in _NO_NEGATIVES:
         views["policy"] = "simclr-cifar"
-    if method in _HIDING or (data == "cifar10" and method in ("amdim", "cpc")):
+    if method in _HIDING or (data == "cifar10" and method == "amdim"):
         views["scale"] = None  # the policy's
     if data == "shapes" and method not in _HIDING:
         views |= {**_STRONG, "gray": 1.0}
