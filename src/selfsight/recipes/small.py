@@ -80,7 +80,7 @@ _SMALL: dict[str, Any] = {
     "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
     "densecl": DenseCLConfig(queue=256, hidden=512, dim=128, momentum=0.9),  # keys of fast networks age fast
-    "pixpro": PixProConfig(hidden=512, dim=128, momentum=0.9),
+    "pixpro": PixProConfig(hidden=512, dim=128, instance=1.0, momentum=0.9),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
