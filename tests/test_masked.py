@@ -85,6 +85,8 @@ def test_fixed_positions_of_an_encoder_are_not_trained() -> None:
     assert net.pos_embed.shape == encoders.build("vit-toy", 3, 32).pos_embed.shape
     assert all(p is not net.pos_embed for layer in net.layers() for p in layer)
     assert net(torch.randn(2, 3, 24, 24)).shape == (2, 32)
+    bound = (6 / (48 + 32)) ** 0.5  # Xavier's, of a layer from 48 numbers to 32
+    assert 0.95 * bound < float(net.patch_embed.proj.weight.detach().abs().max()) <= bound
     with pytest.raises(WrongUse, match=r"net\.positions is no setting of resnet18"):
         encoders.build("resnet18", 3, 32, EncoderConfig(positions="sincos"))
 

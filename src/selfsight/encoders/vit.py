@@ -121,6 +121,8 @@ class ViT(VisionTransformer):
         super().__init__(**settings, drop_path_rate=drop_path)
         self.dim, self.patch, self.pooling, self.conv_stem = shape.dim, patch, pool, conv_stem
         if positions == "sincos":
+            # as MAE starts it: pixels of a size with positions, which would drown them
+            nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
             self.pos_embed = nn.Parameter(sincos(image_size // patch, shape.dim)[None], requires_grad=False)
         if conv_stem:
             self.patch_embed.proj = convolutions(channels, shape.dim, patch)
