@@ -17,7 +17,7 @@ from selfsight.run import ProbeConfig, Run
 from selfsight.session import Session, open_for
 
 MARGIN = 0.15  #: k-NN above the untrained encoder
-SMALLER = {"fastnet": "fastnet-tiny", "amdim-mini": "amdim-toy", "cpc-mini": "cpc-toy"}
+SMALLER = {"fastnet": "fastnet-tiny", "vit-mini": "vit-toy", "amdim-mini": "amdim-toy", "cpc-mini": "cpc-toy"}
 LINEAR = ("mae", "simmim")  #: who predicts pixels has a poor k-NN (arXiv 2111.06377): a linear classifier tells
 TOKENS = 2.0  #: a transformer learns later: so many times as long
 EPOCHS = 5.0  #: of two whole views; of more views so many less that each method gets about the same time

@@ -63,8 +63,7 @@ _DISTIL: dict[str, Any] = {
 
 # Networks without batch normalisation inside do not bear Muon's long first steps.
 _ADAM = OptimizerConfig(name="adam", lr=6e-3, scaling="none", weight_decay=1e-5, betas=(0.8, 0.999))
-# At Muon's usual rate MSN's features grow a common part that nothing holds down, 99.99 % of their length.
-_OPTIMIZERS = {"amdim": _ADAM, "cpc": replace(_ADAM, lr=3e-3), "msn": replace(MUON, lr=0.02)}
+_OPTIMIZERS = {"amdim": _ADAM, "cpc": replace(_ADAM, lr=3e-3)}
 
 # Heads and constants for small networks and small data.
 _SMALL: dict[str, Any] = {
@@ -113,13 +112,13 @@ _SMALL: dict[str, Any] = {
 # A folder's batch may be 1024, which the queue must hold.
 _FOLDER: dict[str, Any] = {"densecl": DenseCLConfig(queue=1024, hidden=512, dim=128, momentum=0.9)}
 
-# Encoders of their own. Who hides patches needs some: a mean over patches learns sooner than a class token, early convolutions
-# sooner than one projection, and nine large patches are seen four times as often in the same time as 36 small ones.
+# Encoders of their own. Who hides patches needs some, whose mean learns sooner than a class token. On CIFAR-10 early convolutions
+# learn sooner than one projection, and nine large patches are seen four times as often in the same time as 36 small ones.
 _HIDING = ("mae", "simmim", "ijepa")  # what is hidden teaches, not the augmentation
 _MEAN = EncoderConfig(pool="mean")
 _SOON = EncoderConfig(pool="mean", conv_stem=True, patch=8)
 _ENCODERS = {
-    **dict.fromkeys(("ibot", "dinov2", "msn"), ("vit-micro", _SOON)),
+    **dict.fromkeys(("ibot", "dinov2", "msn"), ("vit-mini", _MEAN)),
     "mae": ("vit-micro", net_of("mae")),  # these two predict pixels, which convolutions would give away
     "simmim": ("vit-micro", _MEAN),
     # fixed positions would drown the pixels of a small network that has no pixels to predict
@@ -127,6 +126,7 @@ _ENCODERS = {
     "amdim": ("amdim-mini", EncoderConfig()),
     "cpc": ("cpc-mini", EncoderConfig()),
 }
+_CIFAR10 = dict.fromkeys(("ibot", "dinov2", "msn"), ("vit-micro", _SOON))
 
 # On `shapes`, where colour means nothing, all views are gray with strong jitter: else small networks answer by colour, and
 # with it every method learns in half a minute.
@@ -171,11 +171,18 @@ def cpu(method: str, data: str) -> Run[Any]:
             views["gray"] = 1.0
     elif data == "shapes":
         views |= {**_STRONG, "gray": 1.0}
+        if method in _CIFAR10:  # 25 and 9 patches of 4 px
+            views |= {"size": 20, "local_size": 12}
     encoder, net = _ENCODERS.get(method, ("fastnet", net_of(method, resnet=False)))
+    optimizer = _OPTIMIZERS.get(method, MUON)
+    if data == "cifar10" and method in _CIFAR10:
+        encoder, net = _CIFAR10[method]
+        # at the usual rate MSN's features grow a common part that nothing holds down, 99.99 % of their length
+        optimizer = replace(MUON, lr=0.02) if method == "msn" else MUON
     return Run(
         _SMALL[method], data=_DATA.get((method, data), data), encoder=encoder, image_size=32, net=net,
         batch_size=128 if data == "shapes" or method in (*_NO_NEGATIVES, "cpc") else 256,  # steps count more
-        views=views_of(method, **views), optimizer=_OPTIMIZERS.get(method, MUON),
+        views=views_of(method, **views), optimizer=optimizer,
         schedule=ScheduleConfig(
             name="constant" if method in _RELABELLED else "cosine", warmup_epochs=0.05 * length["epochs"]
         ), **length,
