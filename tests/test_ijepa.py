@@ -103,7 +103,7 @@ def test_blocks_are_views() -> None:
     run, data = tiny("ijepa")
     with pytest.raises(WrongUse, match=r"ijepa hides patches: set --views\.mask multiblock"):
         make(replace(run, views=replace(run.views, mask="random")), data)
-    with pytest.raises(WrongUse, match="hides patches: choose an encoder that has them"):
+    with pytest.raises(WrongUse, match="hides patches, and this encoder has none"):
         make(replace(run, encoder="fastnet-tiny", net=EncoderConfig()), data)
 
 
