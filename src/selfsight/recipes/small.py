@@ -82,7 +82,8 @@ _SMALL: dict[str, Any] = {
     "ibot": IBOTConfig(**_DISTIL, patches=0.2),
     "dinov2": DINOv2Config(**_DISTIL, patches=0.2, koleo=0.02, layer_decay=1.0, embedding_lr=1.0),
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
-    "jigsaw": JigsawConfig(permutations=24, hidden=128, norm=True, joint=0),
+    # a hidden layer over all tiles: without one each tile says on its own where it belongs
+    "jigsaw": JigsawConfig(permutations=24, hidden=128, norm=True, joint=256, dropout=0.0),
     "rotnet": RotNetConfig(),
     "pirl": PIRLConfig(temperature=0.1, negatives=4096, layers=2, hidden=512),
     "instdisc": InstDiscConfig(temperature=0.1),
