@@ -96,7 +96,8 @@ _SMALL: dict[str, Any] = {
     "msn": MSNConfig(hidden=128, dim=64, prototypes=64, momentum=0.9),
     "amdim": AMDIMConfig(),
     "cpc": CPCConfig(furthest=3, blocks=2, width=64, dim=32, scale=1.0),
-    "jigsaw": JigsawConfig(permutations=24, hidden=128, norm=True, joint=0),
+    # a hidden layer over all tiles: without one each tile says on its own where it belongs
+    "jigsaw": JigsawConfig(permutations=24, hidden=128, norm=True, joint=256, dropout=0.0),
     "rotnet": RotNetConfig(),
     "pirl": PIRLConfig(temperature=0.1, negatives=4096, layers=2, hidden=512),
     "instdisc": InstDiscConfig(temperature=0.1),
