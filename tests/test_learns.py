@@ -13,7 +13,7 @@ from selfsight.run import ProbeConfig, Run
 
 MARGIN = 0.15  #: k-NN above the untrained encoder
 SMALLER = {"fastnet": "fastnet-tiny", "vit-mini": "vit-toy", "amdim-mini": "amdim-toy", "cpc-mini": "cpc-toy"}
-TOKENS = 2.0  #: a transformer learns later: so many times as long
+TOKENS = 2.0  #: a transformer learns later: so many times as long, as do networks without batch normalisation
 EPOCHS = 5.0  #: of two whole views; of more views so many less that each method gets about the same time
 
 
@@ -21,7 +21,7 @@ def gate(run: Run[Any], tmp_path: Any, looks: int = 1) -> dict[str, Any]:
     """The run on `shapes` with a small network; its summary."""
     views = run.views
     epochs = EPOCHS * 2 / max(2.0, views.views + views.locals * (views.local_size / 24) ** 2)
-    epochs *= TOKENS if METHODS[run.method_name].tokens else 1.0
+    epochs *= TOKENS if METHODS[run.method_name].tokens or run.encoder in ("amdim-mini", "cpc-mini") else 1.0
     run = replace(
         run, data="shapes", encoder=SMALLER.get(run.encoder, run.encoder), epochs=epochs, batch_size=128, quiet=True,
         out=str(tmp_path / "run"),
