@@ -19,7 +19,7 @@ from selfsight.session import Session, open_for
 MARGIN = 0.15  #: k-NN above the untrained encoder
 SMALLER = {"fastnet": "fastnet-tiny", "vit-mini": "vit-toy", "amdim-mini": "amdim-toy", "cpc-mini": "cpc-toy"}
 LINEAR = ("mae", "simmim")  #: who predicts pixels has a poor k-NN (arXiv 2111.06377): a linear classifier tells
-TOKENS = 2.0  #: a transformer learns later: so many times as long
+TOKENS = 2.0  #: a transformer learns later: so many times as long, as do networks without batch normalisation
 EPOCHS = 5.0  #: of two whole views; of more views so many less that each method gets about the same time
 
 
@@ -27,7 +27,7 @@ def gate(run: Run[Any], tmp_path: Any, looks: int = 1) -> dict[str, Any]:
     """The run on `shapes` with a small network; its summary."""
     views = run.views
     epochs = EPOCHS * 2 / max(2.0, views.views + views.locals * (views.local_size / 24) ** 2)
-    epochs *= TOKENS if METHODS[run.method_name].tokens else 1.0
+    epochs *= TOKENS if METHODS[run.method_name].tokens or run.encoder in ("amdim-mini", "cpc-mini") else 1.0
     run = replace(
         run, data=run.data if run.data.startswith("shapes") else "shapes",
         encoder=SMALLER.get(run.encoder, run.encoder), epochs=epochs, batch_size=128, quiet=True,

@@ -62,8 +62,8 @@ _DISTIL: dict[str, Any] = {
 }  # fmt: skip
 
 # Networks without batch normalisation inside do not bear Muon's long first steps.
-_ADAM = OptimizerConfig(name="adam", lr=6e-3, scaling="none", weight_decay=1e-5, betas=(0.8, 0.999))
-_OPTIMIZERS = {"amdim": _ADAM, "cpc": replace(_ADAM, lr=3e-3)}
+_ADAM = OptimizerConfig(name="adam", lr=3e-3, scaling="none", weight_decay=1e-5, betas=(0.8, 0.999))
+_OPTIMIZERS = {"amdim": _ADAM, "cpc": _ADAM}
 
 # Heads and constants for small networks and small data.
 _SMALL: dict[str, Any] = {
