@@ -58,7 +58,8 @@ def run(method: str, arguments: argparse.Namespace, folder: Path) -> dict[str, A
     train(method, arguments, short, "--steps", str(SHORT), "--probe.every", "-1", "--log-every", "4")
     at, wall, budget = logged(short, "cpu_seconds"), logged(short, "seconds"), arguments.minutes * 60
     step = (at[SHORT] - at[4]) / (SHORT - 4)
-    first = max(0.0, wall[1] - (wall[SHORT] - wall[4]) / (SHORT - 4))  # a clustering before the first step
+    busy = (at[SHORT] - at[4]) / (wall[SHORT] - wall[4])  # CPU seconds in a second of the clock
+    first = max(0.0, wall[1] * busy - step)  # a clustering before the first step
     steps = max(SHORT, round((budget - first) / step))
     while True:
         out = folder / f"{method}-{steps}"

@@ -185,7 +185,7 @@ def cpu(method: str, data: str) -> Run[Any]:
     config = _SELA if data == "cifar10" and method == "sela" else _SMALL[method]
     return Run(
         config, data=_DATA.get((method, data), data), encoder=encoder, image_size=32, net=net,
-        batch_size=128 if data == "shapes" or method in (*_NO_NEGATIVES, "cpc") else 256,  # steps count more
+        batch_size=128 if data == "shapes" or method in (*_NO_NEGATIVES, "deepclusterv2", "cpc") else 256,  # steps count
         views=views_of(method, **views), optimizer=optimizer,
         schedule=ScheduleConfig(
             name="constant" if method in _RELABELLED else "cosine", warmup_epochs=0.05 * length["epochs"]
