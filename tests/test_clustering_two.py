@@ -1,13 +1,10 @@
 """Clustering on two gloo processes against one: rows shared out unevenly, or all to one of them."""
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,6 +18,7 @@ from selfsight.methods.swav import SwAV, SwAVConfig
 from selfsight.nn import collect, share
 from test_methods import Facts, Flat
 from tiny import make, tiny
+from two import spawn
 
 pytestmark = pytest.mark.xdist_group("clustering two")
 SPLITS = {"uneven": 15, "all on the first": 40, "all on the second": 0}
@@ -136,22 +134,15 @@ def deepcluster() -> dict[str, Tensor]:
 WORK = (assignments, shares, sweeps, swav, deepcluster_v2, deepcluster)
 
 
-def worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    distributed.start(torch.device("cpu"))
-    torch.save({work.__name__: work() for work in WORK}, f"{folder}/{rank}.pt")
-    distributed.stop()
+def worker(folder: str) -> None:
+    torch.save({work.__name__: work() for work in WORK}, f"{folder}/{distributed.rank()}.pt")
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     """What each of the two processes has."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     folder: Path = tmp_path_factory.mktemp("two")
-    mp.spawn(worker, (port, str(folder)), nprocs=2)
+    spawn(worker, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
 from selfsight import distributed, encoders
@@ -17,7 +16,8 @@ from selfsight.methods import METHODS
 from selfsight.rng import Stream, generator
 from selfsight.run import to_yaml
 from selfsight.train import order
-from tiny import CPU, doubled, golden_losses, losses, make, make_double, same, state, tiny
+from tiny import doubled, golden_losses, losses, make, make_double, same, state, tiny
+from two import spawn
 
 GOLDEN = Path(__file__).parent / "golden"
 methods = pytest.mark.parametrize("name", METHODS)
@@ -111,12 +111,8 @@ def test_frozen_groups_do_not_move_before_they_start(name):
     assert any(not torch.allclose(p, before, atol=1e-4) for p, before, _ in late)
 
 
-def _worker(rank, world, port, names, folder):
-    import os
-
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    distributed.start(CPU)
+def _worker(names, folder):
+    rank = distributed.rank()
     for name in names:
         run, data = tiny(name)
         made = make_double(run, data)
@@ -128,19 +124,13 @@ def _worker(rank, world, port, names, folder):
     run, data = tiny("moco")
     made = make_double(replace(run, method=replace(run.method, batch_norm="shuffle")), data)
     torch.save((losses(run, made, 0, 4), made[0].state_dict()), f"{folder}/moco shuffle.{rank}")
-    distributed.stop()
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     """Every method, four steps in two processes; run once for all tests of this file."""
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     folder = tmp_path_factory.mktemp("two")
-    mp.spawn(_worker, (2, port, list(METHODS), str(folder)), nprocs=2)
+    spawn(_worker, list(METHODS), str(folder))
     return folder
 
 

@@ -1,10 +1,8 @@
 """Sharded parameters (FSDP2) on two processes: the same losses, weights and checkpoints as whole ones, in float64."""
 
 import json
-import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from timm.models.regnet import RegNet, RegNetCfg
 from torch import Tensor, nn
@@ -27,6 +24,7 @@ from selfsight.methods import METHODS
 from selfsight.run import Run
 from selfsight.train import build, steps
 from tiny import CPU, Double, make_double, same, tiny
+from two import spawn
 
 pytestmark = pytest.mark.xdist_group("two")
 
@@ -163,12 +161,10 @@ def tensors() -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-def work(rank: int, world: int, port: int, folder: Path, names: list[str]) -> None:
+def work(folder: Path, names: list[str]) -> None:
     from selfsight import sharding
 
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "RANK": str(rank)}
-    distributed.start(CPU)
+    rank = distributed.rank()
     for name in names:
         given = case(name) if name in SLOW else tiny(name, steps=2)
         torch.save(trained(*given), folder / f"{name}.{rank}")
@@ -177,7 +173,6 @@ def work(rank: int, world: int, port: int, folder: Path, names: list[str]) -> No
             sharding.LARGE = 300 if "checkpointed" in name else 10**8  # single layers inside of blocks, too
             torch.save(trained(*case(name)), folder / f"{name}.{rank}")
         torch.save({"tensors": tensors(), **resumed(folder)}, folder / f"more.{rank}")
-    distributed.stop()
 
 
 FEW = (
@@ -188,10 +183,7 @@ FEW = (
 
 
 def launch(folder: Path, names: list[str]) -> Path:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (2, port, folder, names), nprocs=2)
+    spawn(work, folder, names)
     return folder
 
 

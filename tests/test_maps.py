@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from selfsight import distributed, encoders
 from selfsight.encoders import ENCODERS, EncoderConfig, feature_map, regnet, vit
 from selfsight.errors import WrongUse
 from selfsight.recompute import checkpoint_blocks
+from two import spawn
 
 WITH = [name for name in ENCODERS if not name.startswith(("alexnet", "amdim", "cpc"))]
 HUGE = (
@@ -121,14 +121,9 @@ class _Twice(nn.Module):
 SHARDED = ("fastnet-tiny", "resnet18", "regnety-200mf", "vit-toy")
 
 
-def _sharded(rank: int, port: int, folder: str) -> None:
-    import os
-
+def _sharded(folder: str) -> None:
     from selfsight.sharding import shard
 
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
-    distributed.start(CPU)
     for name in SHARDED:
         net, x = _Twice(name).double(), torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
         net.eval()
@@ -136,18 +131,12 @@ def _sharded(rank: int, port: int, folder: str) -> None:
         loss = net.encode(x)
         loss.backward()
         grads = {key: distributed.whole(p.grad) for key, p in net.named_parameters() if p.grad is not None}
-        torch.save((loss.detach(), grads), f"{folder}/{name}.{rank}")
-    distributed.stop()
+        torch.save((loss.detach(), grads), f"{folder}/{name}.{distributed.rank()}")
 
 
 @pytest.mark.xdist_group("two")
 def test_maps_of_sharded_encoders(tmp_path: Path) -> None:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_sharded, (port, str(tmp_path)), nprocs=2)
+    spawn(_sharded, str(tmp_path))
     for name in SHARDED:
         net, x = _Twice(name).double(), torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
         net.eval()

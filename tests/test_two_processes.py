@@ -1,14 +1,11 @@
 """What is shared between processes, on two gloo processes against one: assignments, whitening, batch normalisation."""
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as td
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
@@ -19,6 +16,7 @@ from selfsight.batchnorm import in_other_groups, sync_batch_norm
 from selfsight.errors import WrongUse
 from selfsight.losses import nt_xent
 from selfsight.nn import mlp
+from two import spawn
 
 UNEVEN = 0.375  # share of the first process where the counts of rows may differ
 
@@ -137,12 +135,8 @@ def everything() -> dict[str, dict[str, Tensor]]:
     }
 
 
-def work(rank: int, world: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "RANK": str(rank)}
-    distributed.start(torch.device("cpu"))
-    torch.save(everything(), f"{folder}/{rank}.pt")
-    distributed.stop()
+def work(folder: str) -> None:
+    torch.save(everything(), f"{folder}/{distributed.rank()}.pt")
 
 
 Results = tuple[dict[str, dict[str, Tensor]], ...]
@@ -152,10 +146,7 @@ Results = tuple[dict[str, dict[str, Tensor]], ...]
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Of one process, of the first of two, of the second of two."""
     folder: Path = tmp_path_factory.mktemp("world")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (2, port, str(folder)), nprocs=2)
+    spawn(work, str(folder))
     return everything(), torch.load(folder / "0.pt"), torch.load(folder / "1.pt")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from selfsight.core import Data, Method, Output, Step, Views
 from selfsight.errors import above, at_least, fraction
 from selfsight.losses import memory_accuracy, memory_nce, memory_softmax, noise_logits
-from selfsight.nn import Memory, activated, mlp
+from selfsight.nn import Memory, Norm, activated, mlp
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class InstDiscConfig:
     """Of the bank: what a row keeps when its picture is seen."""
     dim: int = 128
     """Width of the embedding."""
+    last_norm: Norm = "none"
+    """Normalisation of the embedding; batch-plain keeps a common part of all pictures out of it."""
 
     def __post_init__(self) -> None:
         above(self, 0, "temperature")
@@ -45,7 +47,7 @@ class InstDisc(Method):
     def __init__(self, config: InstDiscConfig, encoder: nn.Module, data: Data) -> None:
         super().__init__()
         self.config, self.encoder = config, encoder
-        self.head = mlp([int(encoder.dim), config.dim])  # type: ignore[arg-type]
+        self.head = mlp([int(encoder.dim), config.dim], last_norm=config.last_norm)  # type: ignore[arg-type]
         self.bank = Memory(len(data), config.dim)
 
     def encode(self, views: Views, step: Step) -> Views:

@@ -13,7 +13,7 @@ from selfsight.core import Data, Method, Output, Step, Views
 from selfsight.errors import above, at_least, fraction
 from selfsight.losses import memory_accuracy, memory_nce, memory_softmax, noise_logits, pirl
 from selfsight.losses.memory import MemoryLoss
-from selfsight.nn import Memory, activated, mlp
+from selfsight.nn import Memory, Norm, activated, mlp
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class PIRLConfig:
     """Linear layers of the heads: 1, or 2 with a ReLU between."""
     hidden: int = 2048
     """Width between the two."""
+    last_norm: Norm = "none"
+    """Normalisation of both embeddings; batch-plain keeps a common part of all pictures out of them."""
 
     def __post_init__(self) -> None:
         above(self, 0, "temperature")
@@ -56,10 +58,11 @@ class PIRL(Method):
         super().__init__()
         self.config, self.encoder = config, encoder
         dims = [int(encoder.dim), *[config.hidden] * (config.layers - 1), config.dim]  # type: ignore[arg-type]
-        self.head = mlp(dims, norm="none")  # f
+        self.head = mlp(dims, norm="none", last_norm=config.last_norm)  # f
         between = [nn.ReLU(inplace=True)] if config.layers > 1 else []
         self.tile_head = nn.Sequential(mlp(dims, norm="none"), *between)
-        self.tiles_head = nn.Linear(data.tiles * config.dim, config.dim)  # g, of the tiles side by side
+        # g, of the tiles side by side
+        self.tiles_head = mlp([data.tiles * config.dim, config.dim], last_norm=config.last_norm)
         self.bank = Memory(len(data), config.dim)
 
     def encode(self, views: Views, step: Step) -> Views:
