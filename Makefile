@@ -8,7 +8,7 @@ DEMO ?= runs/demo
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format bench methods gate clean
+.PHONY: demo test test-gpu check format bench methods gate clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,6 +35,10 @@ check: $(TEST_STAMP)
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The promises of every method, and one training, on a GPU.
+test-gpu: $(TEST_STAMP)
+	SELFSIGHT_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/test_contract.py -k "not two_processes" $(ARGS)
 
 # Long studies that CI does not run: every method learns on `shapes`, and the tests marked slow.
 gate: $(TEST_STAMP)

@@ -13,10 +13,11 @@ from selfsight.batchnorm import GlobalBatchNorm1d, GlobalBatchNorm2d
 from selfsight.checkpoint import Checkpoint, load, save
 from selfsight.core import Step
 from selfsight.methods import METHODS
+from selfsight.passes import to_device
 from selfsight.rng import Stream, generator
 from selfsight.run import to_yaml
 from selfsight.train import order
-from tiny import doubled, golden_losses, losses, make, make_double, same, state, tiny
+from tiny import DEVICE, doubled, golden_losses, losses, make, make_double, same, state, tiny
 from two import spawn
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -27,13 +28,12 @@ def batch(run, made, index=5):
     """Views, rows and step `index` as the loop would make them."""
     method, _, pictures = made
     rows = order(run.seed, 0, len(pictures))[: run.batch_size]
-    views = method.views(
-        pictures.part.gather(rows), method.views.draw(run.batch_size, generator(run.seed, Stream.VIEWS, index))
-    )
+    draws = method.views.draw(run.batch_size, generator(run.seed, Stream.VIEWS, index))
+    views = method.views(to_device(pictures.part.gather(rows), DEVICE), draws)
     if method.labelled:
-        views["label"] = pictures.part.labels[rows][None]
+        views["label"] = pictures.part.labels[rows][None].to(DEVICE)
     step = Step(index, run.steps, len(pictures) // int(run.batch_size), generator(run.seed, Stream.SHARED, index))
-    return views, rows, step
+    return views, rows.to(DEVICE), step
 
 
 @methods

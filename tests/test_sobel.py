@@ -61,7 +61,7 @@ def test_a_transformer_on_edges_has_tokens(sobel):
     net: Any = encoders.build("vit-toy", 3, 32, EncoderConfig(sobel=sobel)).eval()
     whole: object = net
     assert isinstance(whole, TokenEncoder)
-    assert (net.patch, net.dim, net.patch_embed) == (4, 32, net.net.patch_embed)
+    assert (net.patch, net.dim, net.embedding()) == (4, 32, net.net.patch_embed)
     x, seen, mask = torch.randn(2, 3, 32, 32), net.seen, torch.rand(2, 64) < 0.5
     assert torch.equal(net.tokens(x, mask, torch.ones(32)), net.net.tokens(seen(x), mask, torch.ones(32)))
     assert torch.equal(net.pooled(net.tokens(x)), net(x))

@@ -1,6 +1,7 @@
 """Tiny runs for tests: the recipe `tiny` of each method, on built-in pictures, state by state."""
 
 import copy
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -15,18 +16,19 @@ from selfsight.session import open_for, prepare
 from selfsight.train import Pictures, build, steps
 
 CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("SELFSIGHT_TEST_DEVICE", "cpu"))  #: where tiny runs train: `make test-gpu`
 
 
 def tiny(method: str, **changes: Any) -> tuple[Run, DataSet]:
     """The resolved recipe `tiny` and its data."""
-    run = replace(recipe(method, "tiny"), precision="fp32", threads=1, **changes)
-    data = open_for(run, CPU)
-    run, _ = prepare(run, data, CPU)
+    run = replace(recipe(method, "tiny"), precision="fp32", threads=1, deterministic=DEVICE.type != "cpu", **changes)
+    data = open_for(run, DEVICE)
+    run, _ = prepare(run, data, DEVICE)
     return run, data
 
 
 def make(run: Run, data: DataSet, encoder: Any = None) -> tuple[Any, torch.optim.Optimizer, Pictures]:
-    method, pictures = build(run, data, CPU, encoder)
+    method, pictures = build(run, data, DEVICE, encoder)
     return method, optim.build(run.optimizer, method, int(run.batch_size)), pictures
 
 
@@ -52,9 +54,8 @@ class DoubleTokens(Double):
         self.net: Any = net
         self.patch = self.net.patch
 
-    @property
-    def patch_embed(self) -> nn.Module:
-        return self.net.patch_embed
+    def embedding(self) -> nn.Module:
+        return self.net.embedding()
 
     def tokens(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return self.net.tokens(x.double(), *args, **kwargs)
@@ -91,7 +92,7 @@ def make_double(run: Run, data: DataSet) -> tuple[Any, torch.optim.Optimizer, Pi
     """As `make`, all in float64."""
     torch.manual_seed(1)
     net = encoders.build(run.encoder, data.channels, data.image_size)
-    method, pictures = build(run, data, CPU, doubled(net))
+    method, pictures = build(run, data, DEVICE, doubled(net))
     method.double()
     method.views.float()
     return method, optim.build(run.optimizer, method, int(run.batch_size)), pictures

@@ -61,10 +61,9 @@ class TokensOnEdges(OnEdges):
         """Side of a patch in pixels."""
         return self.net.patch
 
-    @property
-    def patch_embed(self) -> nn.Module:
+    def embedding(self) -> nn.Module:
         """From what the network sees to the tokens of patches."""
-        return self.net.patch_embed
+        return self.net.embedding()
 
     def tokens(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, S, S) -> (B, 1 + T, D); see ViT."""

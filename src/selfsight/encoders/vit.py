@@ -20,11 +20,13 @@ from selfsight.errors import WrongUse
 
 @runtime_checkable
 class TokenEncoder(Protocol):
-    """An encoder that sees a picture as tokens, the class token first."""
+    """An encoder that sees a picture as tokens, the class token first.
+
+    Submodules are no members: from Python 3.12 on isinstance does not see what nn.Module.__getattr__ finds.
+    """
 
     dim: int
     patch: int  #: side of a patch in pixels
-    patch_embed: nn.Module  #: from pixels to the tokens of patches
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, D)."""
@@ -42,6 +44,10 @@ class TokenEncoder(Protocol):
 
     def attention(self, x: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, heads, 1 + T, 1 + T); see ViT."""
+        ...
+
+    def embedding(self) -> nn.Module:
+        """From pixels to the tokens of patches."""
         ...
 
     def layers(self) -> list[list[nn.Parameter]]:
@@ -182,6 +188,10 @@ class ViT(VisionTransformer):
         finally:
             hook.remove()
         return found[0]
+
+    def embedding(self) -> nn.Module:
+        """From pixels to the tokens of patches."""
+        return self.patch_embed
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Trainable parameters, each once: the embedding, every block, the last normalisation; for layer-wise rates."""

@@ -51,7 +51,7 @@ class IJEPA(Method):
         self.predictor = Predictor(dim, dim, width=config.width, depth=config.depth, heads=config.heads)
         for m in self.predictor.modules():
             if isinstance(m, nn.Linear):
-                nn.init.trunc_normal_(m.weight, std=0.02)
+                nn.init.normal_(m.weight, std=0.02)  # truncated at 100 deviations in the authors' code
                 nn.init.zeros_(m.bias)
         blocks: Any = self.predictor.blocks
         for i, block in enumerate(blocks, 1):

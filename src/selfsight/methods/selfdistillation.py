@@ -110,7 +110,7 @@ class Head(nn.Module):
         self.mlp = mlp(dims, norm=config.norm, activation="gelu")
         for m in self.mlp:
             if isinstance(m, nn.Linear):
-                nn.init.trunc_normal_(m.weight, std=0.02)
+                nn.init.normal_(m.weight, std=0.02)  # truncated at 100 deviations in the authors' code
                 nn.init.zeros_(m.bias)
         self.last = LastLayer(config)
 
@@ -261,7 +261,7 @@ class SelfDistillation(Method):
         encoder = self.student.encoder
         if isinstance(encoder, TokenEncoder):
             layers = encoder.layers()
-            embedding = {id(p) for p in encoder.patch_embed.parameters()}
+            embedding = {id(p) for p in encoder.embedding().parameters()}
             for i, params in enumerate(layers):
                 scale = self.config.layer_decay ** (len(layers) - 1 - i)
                 groups.append({"params": [p for p in params if id(p) not in embedding], "lr_scale": scale})

@@ -32,7 +32,7 @@ class SimMIM(Method):
         check_patches(encoder)
         self.encoder, self.patch = encoder, int(encoder.patch)  # type: ignore[arg-type]
         dim = int(encoder.dim)  # type: ignore[arg-type]
-        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
+        self.mask_token = nn.Parameter(0.02 * torch.randn(dim))
         self.head = nn.Linear(dim, self.patch**2 * data.channels)
 
     def encode(self, views: Views, step: Step) -> Views:

@@ -105,7 +105,7 @@ _SMALL: dict[str, Any] = {
     "simmim": SimMIMConfig(),
     "ijepa": IJEPAConfig(width=64, depth=2, heads=4, momentum=0.9),
     "densecl": DenseCLConfig(queue=256, hidden=512, dim=128, momentum=0.9),  # keys of fast networks age fast
-    "pixpro": PixProConfig(hidden=512, dim=128, instance=1.0, momentum=0.9),
+    "pixpro": PixProConfig(hidden=512, dim=128, instance=1.0, momentum=0.5),
     "supcon": SupConConfig(hidden=512, dim=128),
     "supervised": SupervisedConfig(),
 }  # fmt: skip
