@@ -4,6 +4,7 @@ Shapes legend: B batch, C channels of the pictures, S side of a picture, T = (S 
 D features.
 """
 
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -205,9 +206,7 @@ class ViT(VisionTransformer):
         """What the first block sees: (B, 1 + T, D), or (B, 1 + t, D) with `keep`."""
         fits(self.patch, *x.shape[-2:])
         patches = self.patch_embed(x)  # (B, S / patch, S / patch, D)
-        positions = resample_abs_pos_embed(
-            self.pos_embed, list(patches.shape[1:3]), self.patch_embed.grid_size, num_prefix_tokens=1
-        )
+        positions = self._positions(patches.shape[1], patches.shape[2])
         patches = patches.flatten(1, 2)
         if mask is not None:
             if mask_token is None:
@@ -218,6 +217,24 @@ class ViT(VisionTransformer):
             patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
         start = (self.cls_token + positions[:, :1]).expand(len(patches), -1, -1)
         return torch.cat([start, patches], dim=1)
+
+    def _positions(self, rows: int, columns: int) -> Tensor:
+        """Positions of the class token and of a grid of patches: (1, 1 + rows * columns, D)."""
+        own, given = self.pos_embed, tuple(self.patch_embed.grid_size)
+        if given == (rows, columns):
+            return own
+        weights = _resampling(given, (rows, columns), own.dtype, own.device)
+        with torch.autocast(own.device.type, enabled=False):
+            return torch.cat([own[:, :1], weights @ own[:, 1:]], 1)
+
+
+@cache
+def _resampling(old: tuple[int, int], new: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Weights (patches of `new`, patches of `old`) of a bicubic resize, whose own gradient is not deterministic on a GPU."""
+    count = old[0] * old[1]
+    with torch.inference_mode(False), torch.no_grad():
+        each = torch.eye(count, dtype=dtype, device=device)[None]
+        return resample_abs_pos_embed(each, list(new), list(old), num_prefix_tokens=0)[0]
 
 
 def convolutions(channels: int, dim: int, patch: int) -> nn.Sequential:
