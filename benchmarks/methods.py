@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,11 @@ def run(method: str, arguments: argparse.Namespace, folder: Path) -> dict[str, A
             break
         steps = round(steps * budget / spent)
     keep = ("steps", "seconds", "cpu_seconds", "views_per_second", "final_loss", "pixels", "health", "why")
-    knn = logged(out, "knn")
+    knn, accuracy = logged(out, "knn"), logged(out, "validation").get(steps, {}).get("accuracy")
     return {
         **{name: summary[name] for name in keep}, "trained_seconds": round(spent, 1),
         "untrained": knn[0]["top1"], "trained": knn[steps]["top1"], "whole_bank": summary["holdout"]["top1"],
+        "day": date.today().isoformat(), **({} if accuracy is None else {"own_task": round(accuracy, 4)}),
     }  # fmt: skip
 
 
@@ -101,14 +103,16 @@ def main() -> None:
             RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
             print(name, found["untrained"], found["trained"], found["health"], file=sys.stderr, flush=True)
     print(
-        "| method | steps | untrained | trained | bank of all | training | CPU in all | verdict |",
-        "|---|" + "---|" * 7,
+        "| method | day | steps | untrained | trained | bank of all | own task | training | CPU in all | verdict |",
+        "|---|" + "---|" * 9,
         sep="\n",
     )
     for name, found in sorted(stored["methods"].items(), key=lambda item: -item[1]["trained"]):
-        accuracies = " | ".join(f"{found[key]:.1%}" for key in ("untrained", "trained", "whole_bank"))
-        took, cpu = found["trained_seconds"] / 60, found["cpu_seconds"] / 60
-        print(f"| {name} | {found['steps']} | {accuracies} | {took:.1f} min | {cpu:.1f} min | {found['health']} |")
+        accuracies = [f"{found[key]:.1%}" for key in ("untrained", "trained", "whole_bank")]
+        task = f"{found['own_task']:.0%}" if "own_task" in found else ""
+        times = [f"{found[key] / 60:.1f} min" for key in ("trained_seconds", "cpu_seconds")]
+        cells = [name, found["day"], found["steps"], *accuracies, task, *times, found["health"]]
+        print(f"| {' | '.join(map(str, cells))} |")
 
 
 if __name__ == "__main__":

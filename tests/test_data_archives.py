@@ -345,7 +345,7 @@ def test_published_counts() -> None:
 # ---- row X09
 
 
-@pytest.mark.parametrize("method", ["deepcluster"])  # and jigsaw, once it is there
+@pytest.mark.parametrize("method", ["jigsaw", "deepcluster"])
 def test_faces_train_a_reference_method(tmp_path: Path, capfd: pytest.CaptureFixture[str], method: str) -> None:
     """On pictures in CelebA's format, the whole command: pre-training, k-NN on an attribute, a folder that loads."""
     make_celeba(tmp_path, count=240)

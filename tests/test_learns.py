@@ -1,5 +1,6 @@
 """Promise 8: every method learns, and a collapse is seen. Half a minute each on two cores: `make gate`."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,10 @@ from selfsight.session import Session, open_for
 
 MARGIN = 0.15  #: k-NN above the untrained encoder
 SMALLER = {"fastnet": "fastnet-tiny", "vit-mini": "vit-toy", "amdim-mini": "amdim-toy", "cpc-mini": "cpc-toy"}
+# Who solves a task of its own must solve it, on held-out pictures; what tells puzzles apart helps little to tell figures apart.
+# 24 orders; four turns, but of the ten upright figures most look alike when they are turned: 0.45 is the best there is.
+TASKS = {"jigsaw": 0.15, "rotnet": 0.32}
+LITTLE = {"jigsaw": 0.03}
 LINEAR = ("mae", "simmim")  #: who predicts pixels has a poor k-NN (arXiv 2111.06377): a linear classifier tells
 TOKENS = 2.0  #: a transformer learns later: so many times as long, as do networks without batch normalisation
 EPOCHS = 5.0  #: of two whole views; of more views so many less that each method gets about the same time
@@ -46,7 +51,15 @@ def test_every_method_beats_the_untrained_encoder(name, tmp_path):
     summary = gate(recipe(name, "shapes"), tmp_path)
     assert summary["health"] == "healthy", summary["why"]
     before, after = linear(summary["run"]) if name in LINEAR else (summary["untrained"], summary["holdout"]["top1"])
-    assert after >= before + MARGIN, (before, after, summary)
+    assert after >= before + LITTLE.get(name, MARGIN), (before, after, summary)
+    if name in TASKS:
+        assert own_task(summary["run"]) >= TASKS[name]
+
+
+def own_task(folder: str) -> float:
+    """Accuracy of the method's own task on held-out pictures, at the end."""
+    lines = map(json.loads, (Path(folder) / "metrics.jsonl").read_text().splitlines())
+    return [line["validation"]["accuracy"] for line in lines if "validation" in line][-1]
 
 
 def linear(folder: str) -> tuple[float, float]:
