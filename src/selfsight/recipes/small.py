@@ -143,6 +143,7 @@ _SLOWER = ("msn", "jigsaw")
 _STRONG: dict[str, Any] = {"policy": "sym", "blur": 0.0}
 # Nothing pushes views apart here: on CIFAR-10 half the jitter and twice as many, smaller steps learn more in the same time.
 _NO_NEGATIVES = ("byol", "simsiam", "directpred", "directcopy", "swav", "dino", "ibot", "dinov2", "msn")
+# Large batches cost these more than they bring.
 _MORE_STEPS = ("deepclusterv2", "cpc", "amdim", "jigsaw")
 _VIEWS: dict[str, dict[str, Any]] = {
     "swav": {"locals": 4, "local_size": 16, "local_scale": (0.08, 0.4)},
