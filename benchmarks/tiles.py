@@ -1,4 +1,4 @@
-"""Tiles per second on two CPU cores, beside a loop over pictures: python benchmarks/tiles.py.
+"""Tiles per second on two CPU cores, beside a loop over pictures; sets of permutations: python benchmarks/tiles.py.
 
 The fastest of some rounds counts, as others may use the machine.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from selfsight.augment import TilesConfig, ViewsConfig, build
+from selfsight.augment.permutations import permutations
 from selfsight.rng import Stream, generator
 from speed import RESULTS, clock, machine, pictures
 
@@ -59,6 +60,10 @@ def main() -> None:
     found["a loop over pictures, 9 tiles of 32 px"] = round(
         len(few) * 9 / min(clock(lambda: loop(few)) for _ in range(5))
     )
+    for kind, count in (("algebraic", 504), ("greedy-min", 1000)):
+        found[f"{count} permutations of 9 tiles, {kind}, seconds"] = round(
+            clock(lambda: permutations(9, count, kind)), 2
+        )  # noqa: B023
     found["machine"] = machine()
     (RESULTS / "tiles.json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
