@@ -121,8 +121,8 @@ _MEAN = EncoderConfig(pool="mean")
 _SOON = EncoderConfig(pool="mean", conv_stem=True, patch=8)
 _ENCODERS = {
     **dict.fromkeys(("ibot", "dinov2", "msn"), ("vit-mini", _MEAN)),
-    "mae": ("vit-micro", net_of("mae")),  # these two predict pixels, which convolutions would give away
-    "simmim": ("vit-micro", _MEAN),
+    # these two predict pixels, which convolutions would give away, and must know from the start where a patch lies
+    **dict.fromkeys(("mae", "simmim"), ("vit-micro", net_of("mae"))),
     # fixed positions would drown the pixels of a small network that has no pixels to predict
     "ijepa": ("vit-micro", EncoderConfig(pool="mean", conv_stem=True)),
     "amdim": ("amdim-mini", EncoderConfig()),
@@ -156,6 +156,7 @@ _VIEWS: dict[str, dict[str, Any]] = {
     "cpc": {"size": 0, "scale": (0.25, 1.0), "tiles": patches(8, grid=4)},  # of 20 px
     "jigsaw": {"scale": None, "tiles": TilesConfig(grid=2, cell=16, size=12, shift=1, standardise=True)},
     "pirl": {"tiles": TilesConfig(grid=2, cell=16, size=12, per_tile=True, scale=(0.6, 1.0))},
+    "simmim": {"mask_unit": 1, "mask_ratio": (0.75, 0.75)},  # as MAE: squares of two patches hide a whole figure
 }
 
 _VIEWS_CIFAR10: dict[str, dict[str, Any]] = {
