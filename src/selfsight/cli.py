@@ -29,6 +29,7 @@ usage: selfsight VERB ...        (selfsight VERB --help says more, with an examp
   embed RUN --data DATA --out F  features of pictures as .npz, .csv or .parquet
   export RUN --format timm       the encoder for other programs
   report RUN [RUN ...]           one HTML page that opens offline
+  check DATA [--against DATA]    what is wrong with pictures: broken, odd, copies, leaks, classes
   list [WHAT]                    methods, encoders, data, recipes, policies, protocols
 
 try:  selfsight pretrain simclr --data shapes --out runs/first
@@ -329,6 +330,14 @@ def report(argv: list[str]) -> int:
     return 0
 
 
+def check(argv: list[str]) -> int:
+    """Selfsight check."""
+    from selfsight.doctor.command import ABOUT, CheckFlags, check_verb
+
+    words, as_json, flags = _arguments(argv, CheckFlags(), "check", "DATA", ABOUT)
+    return check_verb(words[0], as_json, flags)
+
+
 def list_(argv: list[str]) -> int:
     """Selfsight list."""
     about = "What there is: methods, encoders, data, recipes, policies, protocols, formats.\n\nExample: selfsight list methods"
@@ -353,5 +362,5 @@ def list_(argv: list[str]) -> int:
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": pretrain, "resume": resume, "evaluate": evaluate, "embed": embed, "export": export, "report": report,
-    "list": list_,
+    "check": check, "list": list_,
 }  # fmt: skip
