@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ Make = Callable[[Path], object]
 
 
 def photo(seed: int, width: int = 80, height: int = 64) -> Image.Image:
-    """Smooth colours, another picture for every seed."""
-    small = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+    """Blots of all sizes, weaker the smaller they are, as in photos; another picture for every seed."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for octave in range(4):
+        small = Image.fromarray(rng.integers(0, 256, (3 << octave, 4 << octave, 3), dtype=np.uint8))
+        total += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), np.float64) / 2**octave
+    return Image.fromarray((total / 1.875).round().astype(np.uint8))
 
 
 def encoded(picture: Image.Image, kind: str, **more: Any) -> bytes:
@@ -126,6 +131,7 @@ FILES: dict[str, tuple[Make, set[str]]] = {
     "progressive.jpeg": (saved(lambda: photo(10), format="JPEG", progressive=True), set()),
     "more behind its end.jpg": (raw(lambda: encoded(photo(11), "JPEG") + b"tail" * 999), set()),
     "more behind its end.png": (raw(lambda: encoded(photo(12), "PNG") + b"tail" * 9999), set()),
+    "more behind its end.gif": (raw(lambda: encoded(photo(14), "GIF") + b"tail" * 999), {"palette"}),
     "two in one.jpg": (mpo, set()),
     "broken exif.jpg": (saved(lambda: photo(13), exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), set()),
     # cut short
@@ -136,6 +142,8 @@ FILES: dict[str, tuple[Make, set[str]]] = {
     "cut header.png": (raw(lambda: b"\x89PNG\r\n\x1a\n"), {"truncated"}),
     "no end.png": (raw(lambda: encoded(photo(104), "PNG")[:-12]), {"truncated"}),
     "cut.gif": (cut(photo(105), "GIF"), {"truncated"}),
+    "cut header.gif": (raw(lambda: encoded(photo(112), "GIF")[:11]), {"truncated"}),
+    "cut colours.gif": (raw(lambda: encoded(photo(113), "GIF")[:50]), {"truncated"}),
     "cut animation.gif": (
         raw(lambda: encoded(photo(106), "GIF", save_all=True, append_images=[photo(1106), photo(2106)])[:-900]),
         {"truncated", "animated", "palette"},
@@ -195,7 +203,7 @@ FILES: dict[str, tuple[Make, set[str]]] = {
     "icon.png": (saved(lambda: photo(501, 12, 12)), {"tiny"}),
     "panorama.jpg": (saved(lambda: photo(502, 600, 100)), {"extreme_aspect"}),
     # turned
-    **{f"turned {how}.jpg": (lambda path, how=how: turned(path, how, 600 + how), {"rotated"}) for how in range(2, 9)},
+    **{f"turned {how}.jpg": (partial(turned, how=how, seed=600 + how), {"rotated"}) for how in range(2, 9)},
     "turned.png": (lambda path: turned(path, 6, 610), {"rotated"}),
     "turned.webp": (lambda path: turned(path, 3, 611), {"rotated"}),
     "turned.tif": (lambda path: turned(path, 8, 612), {"rotated"}),

@@ -1,7 +1,12 @@
+# mypy: disable-error-code="union-attr,index,arg-type,call-overload,misc,func-returns-value"
+# (an optional field that is None fails the test by itself)
 """The doctor: each hostile file gets its own finding and nothing else, copies and leaks are found, lists are read back."""
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from html.parser import HTMLParser
@@ -213,7 +218,10 @@ ALIKE = {
     "squeezed a little": lambda x: x.resize((190, 160)),
     "brighter": lambda x: x.point(lambda v: min(255, int(v * 0.8 + 40))),
     "gray": lambda x: x.convert("L").convert("RGB"),
-    "a watermark": lambda x: (x.paste((255, 255, 255), (150, 140, 195, 155)), x)[1],
+    "a faint watermark": lambda x: (
+        x.paste(Image.blend(x, Image.new("RGB", x.size, (255, 255, 255)), 0.3).crop((165, 144, 195, 154)), (165, 144)),
+        x,
+    )[1],
     "cropped by a hair": lambda x: x.crop((2, 2, 198, 158)),
     "noisy": lambda x: Image.fromarray(
         (np.asarray(x) + np.random.default_rng(0).normal(0, 8, (160, 200, 3))).clip(0, 255).astype(np.uint8)
@@ -277,14 +285,14 @@ def test_every_pair_of_near_hashes_is_found():
     seeds = rng.integers(0, 2**63, 60, dtype=np.uint64)
     hashes = []
     for seed in seeds:
-        for bits in range(10):
-            flips = rng.choice(64, bits, replace=False).astype(np.uint64)
-            hashes.append(seed ^ np.bitwise_or.reduce(np.uint64(1) << flips) if bits else seed)
+        for count in range(10):
+            flips = rng.choice(64, count, replace=False).astype(np.uint64)
+            hashes.append(seed ^ np.bitwise_or.reduce(np.uint64(1) << flips) if count else seed)
     values = np.array(hashes, np.uint64)
     thumbs = np.tile(rng.integers(0, 256, near.THUMB, dtype=np.uint8), (len(values), 1))
     for most in (0, 3, 7):
         pairs, bits = near.pairs(values, thumbs, most)
-        every = near.ones(values[:, None] ^ values[None])
+        every: np.ndarray = near.ones(values[:, None] ^ values[None])
         expected = np.argwhere(np.triu(every <= most, 1))
         assert pairs.tolist() == expected.tolist()
         assert bits.tolist() == every[expected[:, 0], expected[:, 1]].tolist()
@@ -526,6 +534,23 @@ def test_a_list_of_other_things_is_not_overwritten(split, tmp_path):
     check(split, exclude=tmp_path / "list.txt")  # its own is
 
 
+def test_a_file_named_twice_stays_once(tmp_path):
+    photo(1).save(tmp_path / "a.png")
+    photo(1).save(tmp_path / "b.png")
+    (tmp_path / "pictures.txt").write_text("a.png\na.png\nb.png\n")
+    found = check(tmp_path / "pictures.txt", exclude=tmp_path / "out.txt")
+    assert found.findings["duplicate"].count == 2
+    assert exclusion.read(tmp_path / "out.txt") == {"b.png"}
+
+
+def test_evaluation_leaves_the_listed_pictures_out(split, tmp_path):
+    from selfsight import evaluate
+
+    check(split, exclude=tmp_path / "out.txt")
+    found = evaluate("pixels", train=str(split), protocols=["knn"], exclude=str(tmp_path / "out.txt"), device="cpu")
+    assert found["knn"]["train"].endswith("(train, 14)")  # 21 less 5, less the hold-out
+
+
 def test_everything_left_out(tmp_path):
     photo(1).save(tmp_path / "a.png")
     (tmp_path / "list.txt").write_text("a.png\n")
@@ -598,8 +623,8 @@ def test_unreadable_files_alone_are_skipped_by_loading(tmp_path, capsys):
         (["FOLDER", "--near", "9"], "--near is 9: give 0 to 7"),
         (["FOLDER", "--smallest", "0"], "--smallest is 0, must be at least 1"),
         (["FOLDER", "--against", "/no/such"], "there is no /no/such"),
-        (["FOLDER", "--html", "/no/such/x.html"], "there is no such folder"),
-        (["FOLDER", "--exclude", "/no/such/x.txt"], "there is no such folder"),
+        (["FOLDER", "--html", "/no/such/x.html"], "give a file in a folder that is there"),
+        (["FOLDER", "--exclude", "/no/such/x.txt"], "give a file in a folder that is there"),
         ([], "check takes one DATA"),
         (["FOLDER", "FOLDER"], "check takes one DATA"),
     ],
@@ -691,7 +716,8 @@ def test_the_sheet_of_arrays(tmp_path):
 
 def test_a_run_leaves_the_listed_pictures_out(split, tmp_path, capsys):
     assert run(capsys, split, "--exclude", tmp_path / "out.txt")[0] == 0
-    words = ["pretrain", "--recipe", "tiny", "--data", str(split), "--exclude", str(tmp_path / "out.txt"), "--dry-run"]
+    words = ["pretrain", "--recipe", "tiny", "--data", str(split), "--holdout", "0", "--batch-size", "8"]
+    words += ["--exclude", str(tmp_path / "out.txt"), "--dry-run"]
     assert cli.run(words) == 0
     out = capsys.readouterr().out
     assert "exclude: " + str(tmp_path / "out.txt") in out
@@ -717,6 +743,24 @@ def test_an_interruption_ends_the_work(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("selfsight.doctor.run._Progress.__call__", lambda self, count: stop(count))
     code, out, err = run(capsys, tmp_path)
     assert (code, out, err) == (130, "", "selfsight: interrupted\n")
+
+
+def test_ctrl_c_in_a_process(tmp_path):
+    photo(1).save(tmp_path / "a.jpg")
+    (tmp_path / "list.txt").write_text("a.jpg\n" * 100_000)
+    code = (
+        "import sys; from selfsight import cli; from selfsight.doctor import run; run._PLAIN_EVERY = 0; "
+        f"cli.main(['check', {str(tmp_path / 'list.txt')!r}, '--json'])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("looked at 64 of 100,000")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert not out
+    assert err.endswith("selfsight: interrupted\n")
+    assert "Traceback" not in err
 
 
 def test_progress_goes_to_stderr(tmp_path, monkeypatch, capsys):

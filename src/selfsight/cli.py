@@ -1,6 +1,7 @@
 """The command line. Verbs are thin: they parse, call the library, print.
 
-Exit codes: 0 done, 2 wrong use (one line, no traceback), 1 a run failed, 130/143 interrupted (a checkpoint is written).
+Exit codes: 0 done, 2 wrong use (one line, no traceback), 1 a run failed or `check` found what its policy forbids,
+130/143 interrupted (a checkpoint is written).
 """
 
 from __future__ import annotations
@@ -174,6 +175,8 @@ class EvaluateFlags:
 
     train: str | None = None
     """Labelled pictures to learn from; default: those of the run."""
+    exclude: str | None = None
+    """A list of pictures of --train to leave out, as `selfsight check` writes it; default: that of the run."""
     test: str | None = None
     """Labelled pictures to ask; default: the test part of --train, else a hold-out part."""
     protocols: str = "knn,linear"

@@ -6,6 +6,7 @@ breaks, blanks at its ends, `#` or `"` at its start, bytes that are no text) sta
 """
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,9 +39,11 @@ def write(file: Path, groups: Iterable[tuple[str, Iterable[str]]]) -> None:
 
 
 def check_out(file: Path) -> None:
-    """Refuse a file that is no list of ours. Raises WrongUse."""
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise WrongUse(f"--exclude {str(file)!r} cannot be written: give a file in a folder that exists")
+    """Refuse a file that is no list of ours, or that could not be written. Raises WrongUse."""
+    if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
+        raise WrongUse(
+            f"--exclude {str(file)!r} cannot be written: give a file in a folder that is there and takes files"
+        )
     if file.exists() and file.stat().st_size and not file.read_bytes().startswith(TITLE[:24].encode()):
         raise WrongUse(f"--exclude {str(file)!r} exists and is no list of `selfsight check`: choose another name")
 

@@ -45,6 +45,11 @@ class Checked:
             row -= len(part.facts)
         raise IndexError(row)
 
+    def called(self, row: int) -> str:
+        """What lists call the picture."""
+        part, at = self.place(row)
+        return part.file(at)
+
     def file(self, row: int) -> dict[str, str]:
         """Where a picture is: set, part, file, and why where there is a reason."""
         part, at = self.place(row)
@@ -79,19 +84,18 @@ class Checked:
         found: dict[str, list[int]] = {}
         told: set[int] = set()
         for kind, finding in self.findings.items():
-            rows = [row for group in finding.groups for row in _unwanted(kind, group, self.sides)]
+            rows = [row for group in finding.groups for row in self._unwanted(kind, group)]
             found[kind] = list(dict.fromkeys(row for row in rows if row not in told))
             told.update(rows)
         return {kind: rows for kind, rows in found.items() if rows}
 
-
-def _unwanted(kind: str, group: list[int], sides: np.ndarray) -> list[int]:
-    if kind in BROKEN:
-        return [row for row in group if sides[row] != OTHER]
-    train = [row for row in group if sides[row] == TRAIN]
-    if kind == "duplicate":
-        return train[1:]
-    return train if kind in ("leak", "near_leak", "label_conflict") else []
+    def _unwanted(self, kind: str, group: list[int]) -> list[int]:
+        if kind in BROKEN:
+            return [row for row in group if self.sides[row] != OTHER]
+        train = [row for row in group if self.sides[row] == TRAIN]
+        if kind == "duplicate":  # a list of paths may name a file twice: leaving out the second would leave out both
+            return [row for row in train[1:] if self.called(row) != self.called(train[0])]
+        return train if kind in ("leak", "near_leak", "label_conflict") else []
 
 
 def examine(checked: Checked) -> None:
@@ -172,7 +176,7 @@ def _look_alikes(checked: Checked, rows: np.ndarray, firsts: np.ndarray, leaked:
     own_a, own_b = (np.where(x[:, TRAIN] >= 0, x[:, TRAIN], x[:, TEST]) for x in (a, b))
     label_a, label_b = checked.labels[own_a], checked.labels[own_b]  # of row -1 where there is none: masked below
     differ = (own_a >= 0) & (own_b >= 0) & (label_a >= 0) & (label_b >= 0) & (label_a != label_b)
-    conflicts = np.stack([own_a[differ], own_b[differ]], 1).tolist()
+    conflicts = sorted(sorted(pair) for pair in np.stack([own_a[differ], own_b[differ]], 1).tolist())
     return [leak, alike, Finding("near_label_conflict", len(conflicts), conflicts)]
 
 
@@ -190,7 +194,7 @@ def _together(a: np.ndarray, b: np.ndarray, chosen: np.ndarray) -> list[list[int
     groups: dict[int, list[int]] = {}
     for row, n in zip(rows.tolist(), number.tolist()):
         groups.setdefault(n, []).append(row)
-    return list(groups.values())
+    return sorted(groups.values())
 
 
 def _classes(checked: Checked) -> list[Finding]:

@@ -167,7 +167,7 @@ def _opened(file: BinaryIO, suffix: str, limits: Limits) -> Picture:
     told = []
     if "wrong_extension" in kinds:
         told.append(f"the content is {format_}")
-    if _cut_short(file):
+    if format_ in ("PNG", "GIF") and _cut_short(file):  # the others would not have decoded
         kinds += ("truncated",)
         told.append("it decodes, but its end is missing")
     kinds += _by_size(width, height, limits) + (("rotated",) if 2 <= turn <= 8 else ())
@@ -183,23 +183,18 @@ def _unreadable(file: BinaryIO, why: str) -> Picture:
 
 def _cut_short(file: BinaryIO) -> bool:
     """Whether the container says that there should be more of the file. False for formats that do not tell."""
-    try:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 4096))
-        tail = file.read()
-        file.seek(0)
-        head = file.read(32)
-    except (OSError, ValueError):
-        return False
-    order = "little" if head[:2] == b"II" else "big"
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(32)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in tail and not _has(file, b"IEND")  # there may be much behind the end
+        file.seek(max(0, size - 4096))
+        return b"IEND" not in file.read() and not _has(file, b"IEND")  # there may be much behind the end
     if head.startswith(b"GIF8"):
-        return not tail.rstrip(b"\0\r\n ").endswith(b";")
+        return len(head) < 13 or not _gif_ends(file)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return int.from_bytes(head[4:8], "little") + 8 > size
     if head[:4] in (b"II*\0", b"MM\0*"):  # TIFF: where its directory lies
-        return int.from_bytes(head[4:8], order) + 6 > size  # type: ignore[arg-type]
+        return int.from_bytes(head[4:8], "little" if head[:1] == b"I" else "big") + 6 > size
     if head.startswith(b"BM"):
         return int.from_bytes(head[2:6], "little") > size
     return False
@@ -216,11 +211,37 @@ def _has(file: BinaryIO, mark: bytes) -> bool:
     return False
 
 
+def _gif_ends(file: BinaryIO) -> bool:
+    """Whether the blocks of a GIF lead to its trailer."""
+
+    def skip_table(flags: int) -> None:
+        if flags & 0x80:
+            file.seek(3 << ((flags & 7) + 1), os.SEEK_CUR)
+
+    file.seek(10)
+    skip_table(file.read(3)[0])
+    while block := file.read(1):
+        if block == b";":
+            return True
+        if block == b",":
+            skip_table((file.read(9) or b"\0")[-1])
+        if block in (b",", b"!"):
+            file.read(1)  # the size of a code, or the kind of an extension
+            while size := file.read(1)[:1]:
+                if size == b"\0":
+                    break
+                file.seek(size[0], os.SEEK_CUR)
+    return False
+
+
 def _kinds_of(picture: Image.Image, suffix: str) -> tuple[str, ...]:
     """What the header tells."""
     mode, format_ = picture.mode, picture.format or ""
     told = Image.registered_extensions().get(suffix, "")
-    several = getattr(picture, "is_animated", False) and format_ != "MPO"  # that is a JPEG with previews in it
+    try:
+        several = getattr(picture, "is_animated", False) and format_ != "MPO"  # that is a JPEG with previews in it
+    except Exception:  # a second frame that is broken
+        several = True
     deep = mode.startswith(("I", "F")) or ";16" in str(getattr(picture, "tile", ""))
     found = {
         "wrong_extension": bool(told) and _family(told) != _family(format_),

@@ -1,5 +1,6 @@
 """check: look at a set, hold it against another one, write what was asked for."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -47,31 +48,26 @@ def check(
         WrongUse: there is no such set, or a file cannot be written.
     """
     start = time.monotonic()
-    for path in (html, exclude):
-        if path is not None and not Path(path).expanduser().absolute().parent.is_dir():
-            raise WrongUse(
-                f"{str(path)!r} cannot be written: there is no such folder; make it, or choose another place"
-            )
-    if exclude is not None:
-        exclusion.check_out(Path(exclude).expanduser())
+    sheet, listed = (None if path is None else Path(path).expanduser() for path in (html, exclude))
+    if sheet is not None and (sheet.is_dir() or not os.access(sheet.absolute().parent, os.W_OK)):
+        raise WrongUse(
+            f"--html {str(sheet)!r} cannot be written: give a file in a folder that is there and takes files"
+        )
+    if listed is not None:
+        exclusion.check_out(listed)
     place = home() if root is None else Path(root).expanduser()
     sources = [find(str(name), place, download, True, _say) for name in (data, against) if name is not None]
     checked = _look(str(data), None if against is None else str(against), sources, limits or Limits())
     examine(checked)
     checked.seconds = time.monotonic() - start
-    if exclude is not None:
-        exclusion.write(
-            Path(exclude).expanduser(),
-            [
-                (KINDS[kind].what, [part.file(row) for part, row in map(checked.place, rows)])
-                for kind, rows in checked.left_out().items()
-            ],
-        )
-    if html is not None:
+    if listed is not None:
+        rows_of = checked.left_out()
+        exclusion.write(listed, [(KINDS[kind].what, map(checked.called, rows)) for kind, rows in rows_of.items()])
+    if sheet is not None:
         from selfsight.doctor.page import page
         from selfsight.tables import whole
 
-        whole(Path(html).expanduser(), page(checked))
+        whole(sheet, page(checked))
     return checked
 
 
