@@ -300,7 +300,7 @@ def test_every_pair_of_near_hashes_is_found():
 
 def test_small_pieces_find_the_same_pairs(monkeypatch):
     rng = np.random.default_rng(1)
-    values = rng.integers(0, 64, 300).astype(np.uint64)
+    values = rng.integers(0, 256, 300).astype(np.uint64)
     thumbs = np.tile(rng.integers(0, 256, near.THUMB, dtype=np.uint8), (300, 1))
     whole, _ = near.pairs(values, thumbs, 2)
     monkeypatch.setattr(near, "_CANDIDATES", 50)
@@ -310,8 +310,27 @@ def test_small_pieces_find_the_same_pairs(monkeypatch):
     assert whole.tolist() == some.tolist()
 
 
-def test_bits_are_counted():
-    values = np.random.default_rng(2).integers(0, 2**63, 1000, dtype=np.uint64)
+def test_thousands_of_frames_of_one_scene_stay_affordable():
+    """All are look-alikes: two million pairs. Each picture has partners, on its own side and on the other."""
+    rng = np.random.default_rng(4)
+    count = 2000
+    flips = np.uint64(1) << rng.integers(0, 64, (count, 2)).astype(np.uint64)
+    values = np.uint64(0x123456789ABCDEF0) ^ flips[:, 0] ^ flips[:, 1]
+    thumbs = np.tile(rng.integers(0, 256, near.THUMB, dtype=np.uint8), (count, 1))
+    side = np.arange(count) % 10 == 0
+    pairs, bits = near.pairs(values, thumbs, 7, side)
+    assert bits.max() <= 4
+    assert len(pairs) < 4 * near.PARTNERS * count < count * (count - 1) / 2
+    across = side[pairs[:, 0]] != side[pairs[:, 1]]
+    assert len(np.unique(pairs[across])) == count
+    assert len(np.unique(pairs[~across])) == count
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_bits_are_counted(old, monkeypatch):
+    values = np.random.default_rng(2).integers(0, 2**64, 1000, dtype=np.uint64)
+    if old:
+        monkeypatch.delattr(np, "bitwise_count", raising=False)
     assert near.ones(values).tolist() == [int(v).bit_count() for v in values]
 
 
@@ -774,6 +793,11 @@ def test_progress_goes_to_stderr(tmp_path, monkeypatch, capsys):
 
 def test_memory_of_a_picture_is_small():
     assert looking.FACTS.itemsize <= 300
+
+
+def test_the_documents_name_every_kind():
+    text = (Path(__file__).parents[1] / "docs" / "check.md").read_text()
+    assert not [kind for kind in KINDS if f"`{kind}`" not in text]
 
 
 def test_the_same_findings_whatever_the_chunks(zoo, seen, monkeypatch):

@@ -157,7 +157,8 @@ def _first_of(rows: np.ndarray, group: np.ndarray, count: int, mine: np.ndarray)
 
 def _look_alikes(checked: Checked, rows: np.ndarray, firsts: np.ndarray, leaked: set[int]) -> list[Finding]:
     """`rows`: (G,) one of each picture; `firsts`: (G, 3) the first of each side; `leaked`: rows that are leaks already."""
-    pairs, bits = near.pairs(checked.facts("hash")[rows], checked.facts("thumb")[rows], checked.limits.near)
+    hashes, thumbs = checked.facts("hash")[rows], checked.facts("thumb")[rows]
+    pairs, bits = near.pairs(hashes, thumbs, checked.limits.near, firsts[:, TRAIN] >= 0)
     a, b = firsts[pairs[:, 0]], firsts[pairs[:, 1]]  # (P, 3) each
     best: dict[int, tuple[int, int]] = {}
     for mine, theirs in ((a, b), (b, a)):

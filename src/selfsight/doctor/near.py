@@ -14,8 +14,9 @@ _HALF = SIDE // 2
 THUMB = _HALF * _HALF  #: bytes of a thumbnail, gray
 ALIKE = 0.9  #: correlation of two thumbnails from which on they show the same
 FLAT = 3.0  #: deviation of a thumbnail in grey levels below which its signs are noise
+PARTNERS = 64  #: of a picture, of which there may be more where there are as many
 _BLOCKS, _BITS = 4, 16  # a pair within 7 bits differs in at most one bit of one of 4 blocks
-_WINDOW = 512  # partners of a picture per look-up, so that thousands of frames of one scene stay affordable
+_WINDOW = 512  # pictures that a look-up compares one with, at most
 _CANDIDATES = 1 << 21  # pairs looked at at a time
 _PIECE = 1 << 14  # thumbnails compared at a time
 _COSINES = np.cos(math.pi / SIDE * (np.arange(SIDE) + 0.5) * np.arange(9)[:, None]).astype(np.float32)  # (9, SIDE)
@@ -35,28 +36,51 @@ def hashes(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def ones(x: np.ndarray) -> np.ndarray:
     """Bits that are set in each uint64."""
+    if hasattr(np, "bitwise_count"):  # since numpy 2
+        return np.bitwise_count(x)
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
     x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
     x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return ((x * np.uint64(0x0101010101010101)) >> np.uint64(56)).astype(np.int64)
+    return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
-def pairs(hash_: np.ndarray, thumbs: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+def pairs(
+    hash_: np.ndarray, thumbs: np.ndarray, most: int, side: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of look-alikes: (P, 2) ascending rows, and the bits (P,) in which their hashes differ.
+
+    A pair is left out if both of its pictures have many partners already, so that thousands of frames of one scene stay
+    affordable; those on the own side and those on the other are counted apart.
 
     Args:
         hash_: (N,) uint64.
         thumbs: (N, THUMB) uint8; flat ones have no look-alikes.
         most: bits that may differ, at most 7.
+        side: (N,) such as training and test.
     """
     rows = np.flatnonzero(_deviation(thumbs) >= FLAT)
+    side = np.zeros(len(hash_)) if side is None else side
+    partners = np.zeros((2, len(hash_)), np.int64)
     found: list[np.ndarray] = [np.empty((0, 2), np.int64)]
     for i, j in _candidates(hash_[rows]):
         i, j = rows[i], rows[j]
         close = ones(hash_[i] ^ hash_[j]) <= most
-        found.append(_alike(thumbs, np.stack([i[close], j[close]], 1)))
+        near = np.stack([i[close], j[close]], 1)
+        across = side[near[:, 0]] != side[near[:, 1]]
+        for count, some in ((partners[0], near[~across]), (partners[1], near[across])):
+            few = _first_partners(some[(count[some] < PARTNERS).any(1)])
+            alike = _alike(thumbs, few)
+            np.add.at(count, alike.reshape(-1), 1)
+            found.append(alike)
     together = np.unique(np.sort(np.concatenate(found), 1), axis=0)
-    return together, ones(hash_[together[:, 0]] ^ hash_[together[:, 1]])
+    return together, ones(hash_[together[:, 0]] ^ hash_[together[:, 1]]).astype(np.int64)
+
+
+def _first_partners(some: np.ndarray) -> np.ndarray:
+    """At most PARTNERS of the (P, 2) pairs of each first row; those of a row lie together."""
+    starts = np.flatnonzero(np.diff(some[:, 0], prepend=-1))
+    rank = np.arange(len(some)) - np.repeat(starts, np.diff(starts, append=len(some)))
+    return some[rank < PARTNERS]
 
 
 def _deviation(thumbs: np.ndarray) -> np.ndarray:
