@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from selfsight.api import pretrain as pretrain
     from selfsight.api import resume as resume
     from selfsight.data import DATASETS as DATASETS
+    from selfsight.doctor import check as check
     from selfsight.encoders import ENCODERS as ENCODERS
     from selfsight.formats import export as export
     from selfsight.methods import METHODS as METHODS
@@ -28,6 +29,7 @@ _HOME = {
     "METHODS": "methods",
     "RECIPES": "recipes",
     "Run": "run",
+    "check": "doctor",
     "embed": "api",
     "evaluate": "api",
     "export": "formats",

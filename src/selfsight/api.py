@@ -109,7 +109,7 @@ def _chunks(part: Part, size: int, channels: int, device: torch.device) -> Itera
 
 
 def _data_of(
-    target: str, train: str | None, test: str | None, image_size: int, seed: int, root: str | None
+    target: str, train: str | None, test: str | None, image_size: int, seed: int, root: str | None, exclude: str | None
 ) -> tuple[Any, ...]:
     """Bank and queries: (DataSet of the bank, Part, name, DataSet of the queries, Part, name)."""
     place = Path(root).expanduser() if root else None
@@ -118,9 +118,12 @@ def _data_of(
         if not path.is_file():
             raise WrongUse(f"say what to evaluate {target!r} on: --train DATA --test DATA")
         run = runs.load(path)
-        bank = open_for(dataclasses.replace(run, data_root=root or run.data_root), torch.device("cpu"), _say)
+        run = dataclasses.replace(run, data_root=root or run.data_root, exclude=exclude or run.exclude)
+        bank = open_for(run, torch.device("cpu"), _say)
     else:
-        bank = open_data(train, root=place, image_size=image_size, holdout=0 if test else None, seed=seed, log=_say)
+        bank = open_data(
+            train, root=place, image_size=image_size, holdout=0 if test else None, exclude=exclude, seed=seed, log=_say
+        )
     if test is not None:
         asked = open_data(
             test, root=place, image_size=image_size, holdout=0, seed=seed, channels=bank.channels, log=_say
@@ -153,6 +156,7 @@ def _labels(bank: DataSet, asked: DataSet, part: Part, which: str) -> tuple[Tens
 def evaluate(
     target: str | Path, *, train: str | None = None, test: str | None = None, protocols: Sequence[str] = ("knn", "linear"),
     encoder: str = "resnet18", image_size: int = 0, data_root: str | None = None, device: str = "auto", seed: int = 0,
+    exclude: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Accuracy of frozen features; each number comes with its protocol.
 
@@ -167,6 +171,7 @@ def evaluate(
         data_root: where named sets live.
         device: where features are computed.
         seed: of "random" and of hold-out parts.
+        exclude: a list of pictures of `train` to leave out, as `check` writes it; default: that of the run.
     """
     unknown = [name for name in protocols if name not in PROTOCOLS]
     if unknown or not protocols:
@@ -182,7 +187,7 @@ def evaluate(
         image_size = image_size or int(net.header["image_size"])
     elif train is None:
         train = "shapes"
-    bank, bank_part, bank_name, asked, part, which = _data_of(target, train, test, image_size, seed, data_root)
+    bank, bank_part, bank_name, asked, part, which = _data_of(target, train, test, image_size, seed, data_root, exclude)
     size = image_size or bank.image_size
     if target == "random":
         torch.manual_seed(seed_of(seed, Stream.INIT))

@@ -1,6 +1,7 @@
 """The command line. Verbs are thin: they parse, call the library, print.
 
-Exit codes: 0 done, 2 wrong use (one line, no traceback), 1 a run failed, 130/143 interrupted (a checkpoint is written).
+Exit codes: 0 done, 2 wrong use (one line, no traceback), 1 a run failed or `check` found what its policy forbids,
+130/143 interrupted (a checkpoint is written).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ usage: selfsight VERB ...        (selfsight VERB --help says more, with an examp
   embed RUN --data DATA --out F  features of pictures as .npz, .csv or .parquet
   export RUN --format timm       the encoder for other programs
   report RUN [RUN ...]           one HTML page that opens offline
+  check DATA [--against DATA]    what is wrong with pictures: broken, odd, copies, leaks, classes
   list [WHAT]                    methods, encoders, data, recipes, policies, protocols
 
 try:  selfsight pretrain simclr --data shapes --out runs/first
@@ -173,6 +175,8 @@ class EvaluateFlags:
 
     train: str | None = None
     """Labelled pictures to learn from; default: those of the run."""
+    exclude: str | None = None
+    """A list of pictures of --train to leave out, as `selfsight check` writes it; default: that of the run."""
     test: str | None = None
     """Labelled pictures to ask; default: the test part of --train, else a hold-out part."""
     protocols: str = "knn,linear"
@@ -329,6 +333,14 @@ def report(argv: list[str]) -> int:
     return 0
 
 
+def check(argv: list[str]) -> int:
+    """Selfsight check."""
+    from selfsight.doctor.command import ABOUT, CheckFlags, check_verb
+
+    words, as_json, flags = _arguments(argv, CheckFlags(), "check", "DATA", ABOUT)
+    return check_verb(words[0], as_json, flags)
+
+
 def list_(argv: list[str]) -> int:
     """Selfsight list."""
     about = "What there is: methods, encoders, data, recipes, policies, protocols, formats.\n\nExample: selfsight list methods"
@@ -353,5 +365,5 @@ def list_(argv: list[str]) -> int:
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": pretrain, "resume": resume, "evaluate": evaluate, "embed": embed, "export": export, "report": report,
-    "list": list_,
+    "check": check, "list": list_,
 }  # fmt: skip

@@ -72,6 +72,8 @@ class Run(Generic[M]):
     """Training pictures per class that are used (a seeded choice); 0: all."""
     bad_files: Literal["skip", "error"] = "skip"
     """Unreadable files: skip (counted, listed in the log) or end the run."""
+    exclude: str | None = None
+    """A list of pictures to leave out, a name on each line; `selfsight check DATA --exclude FILE` writes one."""
     cache: Literal["auto", "memory", "disk", "off"] = "auto"
     """Where decoded pictures live: memory, a file mapped into memory, or nowhere (decoded each time)."""
     workers: int | None = None

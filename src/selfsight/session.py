@@ -57,8 +57,8 @@ def open_for(run: Run[Any], device: torch.device, log: Any = lambda line: None) 
         run.data, root=Path(run.data_root).expanduser() if run.data_root else None, download=run.download,
         image_size=0 if run.image_size == "auto" else run.image_size,
         holdout=None if run.holdout == "auto" else run.holdout,
-        fraction=run.fraction, per_class=run.per_class, bad_files=run.bad_files, workers=run.workers, cache=run.cache,
-        channels=run.channels, seed=run.seed, device_type=device.type, log=log,
+        fraction=run.fraction, per_class=run.per_class, bad_files=run.bad_files, exclude=run.exclude,
+        workers=run.workers, cache=run.cache, channels=run.channels, seed=run.seed, device_type=device.type, log=log,
     )  # fmt: skip
 
 

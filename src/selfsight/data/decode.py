@@ -99,7 +99,7 @@ def _canonical(picture: Image.Image, channels: int, shorter: int) -> Tensor:
         # JPEG can be decoded at 1/2, 1/4 or 1/8 for much less; twice the wanted size keeps the resize honest
         picture.draft(None, (2 * width, 2 * height))
     picture.load()
-    turn = _TURNS.get(_orientation(picture))  # asked for after load: Pillow turns TIFF by itself, and says so then
+    turn = _TURNS.get(orientation(picture))  # asked for after load: Pillow turns TIFF by itself, and says so then
     picture = _eight_bit(picture, "L" if channels == 1 else "RGB")
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
@@ -109,7 +109,8 @@ def _canonical(picture: Image.Image, channels: int, shorter: int) -> Tensor:
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
-def _orientation(picture: Image.Image) -> int:
+def orientation(picture: Image.Image) -> int:
+    """What EXIF says of how the picture is turned: 1 not at all, 2 to 8 as its standard has it."""
     try:
         return int(picture.getexif().get(_ORIENTATION, 1))
     except Exception:  # broken EXIF in a sound picture

@@ -212,14 +212,28 @@ def _walk(root: Path, ignored: Counter[str]) -> Iterator[str]:
         for entry in entries:
             if entry.name.startswith(".") or entry.name in _JUNK:
                 continue
-            if entry.is_dir():
+            kind = _kind(entry)
+            if kind == "folder":
                 yield from visit(entry.path, f"{prefix}{entry.name}/", above | {here})
+            elif kind == "other":
+                ignored["no files"] += 1
             elif (suffix := os.path.splitext(entry.name)[1].lower()) in SUFFIXES:
                 yield prefix + entry.name
             else:
                 ignored[suffix or "no suffix"] += 1
 
     return visit(str(root), "", frozenset())
+
+
+def _kind(entry: "os.DirEntry[str]") -> str:
+    """Folder, file or other: a pipe or a device would stop whoever opens it. A link to nowhere counts as a file."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        lost = entry.is_symlink() and not os.path.exists(entry.path)
+        return "file" if entry.is_file() or lost else "other"
+    except OSError:  # a link to itself: decoding will say what is wrong with it
+        return "file"
 
 
 def _top(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from selfsight.data import decode, files, split
+from selfsight.data import decode, exclusion, files, split
 from selfsight.data.catalogue import DATASETS, class_names, numbered
 from selfsight.data.feed import BadFiles, Decoded, default_workers, printable
 from selfsight.data.files import Pictures, Request, Source
@@ -35,6 +35,7 @@ def open_data(
     fraction: float = 1.0,
     per_class: int = 0,
     bad_files: BadFiles = "skip",
+    exclude: str | Path | None = None,
     workers: int | None = None,
     cache: Cache = "auto",
     channels: int = 0,
@@ -51,6 +52,7 @@ def open_data(
         fraction: of what is left: a share up to 1, or a number of pictures; in proportion to the classes.
         per_class: this many pictures of each class; 0: all.
         bad_files: skip (counted, listed) or error.
+        exclude: a list of pictures to leave out (see exclusion.py); the others keep their numbers.
         workers: processes that decode; None: none where pictures are at hand, else by the cores.
         cache: auto, memory, disk (also beyond the limit), off (decode each time).
         channels: 1 gray, 3 RGB; 0: as the files say.
@@ -67,8 +69,10 @@ def open_data(
         raise WrongUse(
             f"channels {channels}, workers {workers}: channels are 0 (as the files say), 1 or 3, workers >= 0"
         )
-    source = _find(name, root, download, cache in ("auto", "disk"), log)
+    unwanted = exclusion.read(Path(exclude).expanduser()) if exclude else frozenset()
+    source = find(name, root, download, cache in ("auto", "disk"), log)
     choices = list(source.notices)
+    kept, kept_test = _left_in(source, unwanted, name, exclude, choices)
     classes = class_names(source)
     look = look_at(source.train, name)
     image_size = image_size or _auto_size(look, device_type, choices)
@@ -78,21 +82,21 @@ def open_data(
     workers = default_workers(device_type) if workers is None else workers
     settings = Settings(channels, image_size, bad_files, workers, cache, root, log)
 
-    whole, skipped, print_of = _open_part(source.train, classes, settings, look, choices)
+    whole, skipped, print_of = _open_part(source.train, kept, classes, settings, look, choices)
     if not len(whole):
         raise WrongUse(f"no readable picture in {name} ({'; '.join(f'{f}: {why}' for f, why in skipped[:2])})")
     test, prints = None, [print_of]
-    if source.test is not None and len(source.test):
-        test, bad, print_of = _open_part(source.test, classes, settings, look, choices)
+    if source.test is not None and len(kept_test):
+        test, bad, print_of = _open_part(source.test, kept_test, classes, settings, look, choices)
         skipped, prints = skipped + bad, [*prints, print_of]
     if skipped:
         choices.append(f"{len(skipped)} unreadable files are skipped: {some(skipped)}")
 
-    kept, held = split.hold_out(len(whole), whole.labels, holdout, seed)
+    stay, held = split.hold_out(len(whole), whole.labels, holdout, seed)
     holdout_part = whole.subset(held) if len(held) else None
     if holdout_part is not None:
         choices.append(f"hold-out: {len(held)} of {len(whole)} pictures, seed {seed}")
-    train = whole.subset(kept) if len(held) else whole
+    train = whole.subset(stay) if len(held) else whole
     if fraction != 1 or per_class:
         rows = split.subset(train.labels, len(train), fraction, per_class, classes, seed)
         choices.append(f"training on {len(rows)} of {len(train)} pictures, seed {seed}")
@@ -117,7 +121,8 @@ def open_data(
     return data
 
 
-def _find(name: str, root: Path, download: bool, on_disk: bool, log: Callable[[str], None]) -> Source:
+def find(name: str, root: Path, download: bool, on_disk: bool, log: Callable[[str], None]) -> Source:
+    """What a name stands for: lists and arrays, nothing is decoded yet. Raises WrongUse if it stands for nothing."""
     head, *options = name.split(":")
     if head in DATASETS:
         known = DATASETS[head]
@@ -156,28 +161,50 @@ def _auto_size(look: Look, device_type: str, choices: list[str]) -> int:
     return size
 
 
+def _left_in(
+    source: Source, unwanted: frozenset[str], name: str, exclude: str | Path | None, choices: list[str]
+) -> tuple[Tensor, Tensor]:
+    """Positions of the training part and of the test part that a list does not leave out."""
+    test = source.test or Pictures([], [])
+    kept, kept_test = exclusion.kept(source.train, "train", unwanted), exclusion.kept(test, "test", unwanted)
+    left_out = len(source.train) + len(test) - len(kept) - len(kept_test)
+    if unwanted and not left_out:
+        raise WrongUse(
+            f"--exclude {str(exclude)!r} names no picture of {name}; write a list with `selfsight check {name} --exclude "
+            "FILE`, or leave it out"
+        )
+    if left_out:
+        gone = f"; {len(unwanted) - left_out} other names are not there" if left_out < len(unwanted) else ""
+        choices.append(f"{left_out} pictures are left out, as {exclude} says{gone}")
+    return kept, kept_test
+
+
 def _open_part(
-    pictures: Pictures, classes: list[str] | None, settings: Settings, look: Look, choices: list[str]
+    pictures: Pictures, kept: Tensor, classes: list[str] | None, settings: Settings, look: Look, choices: list[str]
 ) -> tuple[Part, list[tuple[str, str]], str]:
-    """The part, what was skipped, and the hash of its content."""
+    """The part, what was skipped, and the hash of its content. `kept`: (n,) positions that a list leaves in."""
     labels = numbered(pictures.labels, classes or [])
     if pictures.pixels is not None:
         content = content_of_pixels(pictures.pixels)
         pixels = with_channels(pictures.pixels, settings.channels or pictures.pixels.shape[1])
         if pixels.numel() <= CACHE_LIMIT // 4:  # a larger one may be mapped from its file: no copy
             pixels = pixels.contiguous()
-        return Part(Resident.of(pixels), labels=labels), [], _with_labels(content, pictures)
-    paths, names = pictures.paths or [], pictures.names or []
+        part = Part(Resident.of(pixels), labels=labels)
+        if len(kept) < len(pictures):
+            part, content = part.subset(kept), f"{content} {kept.tolist()}"
+        return part, [], _with_labels(content, pictures)
+    names = [(pictures.names or [])[i] for i in kept.tolist()]
+    paths = [(pictures.paths or [])[i] for i in kept.tolist()]
     content = content_of_files(names, paths)
     store, bad = store_of(paths, names, content, settings, look, choices)
     keep = torch.ones(len(paths), dtype=torch.bool)
     keep[[position for position, _ in bad]] = False
-    index = keep.nonzero()[:, 0]
+    index = kept[keep]
     part = Part(
         store,
         labels=None if labels is None else labels[index],
         index=index,
-        names=[names[i] for i in index.tolist()],
+        names=[names[i] for i in keep.nonzero()[:, 0].tolist()],
     )
     return part, [(printable(names[i]), why) for i, why in bad], _with_labels(content, pictures)
 
