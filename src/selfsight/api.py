@@ -133,21 +133,21 @@ def _data_of(
     raise WrongUse(f"{bank.name} has no test and no hold-out part with its classes: give --test DATA")
 
 
-def _labels(bank: DataSet, asked: DataSet, part: Part, which: str) -> tuple[Tensor, Tensor, list[str]]:
-    """Labels of bank and queries in the numbering of the bank's classes."""
-    if bank.train.labels is None or not bank.classes:
+def _labels(bank: DataSet, known: Part, asked: DataSet, part: Part, which: str) -> tuple[Tensor, Tensor, list[str]]:
+    """Labels of the parts `known` and `part` in the numbering of the bank's classes."""
+    if known.labels is None or not bank.classes:
         raise WrongUse(f"{bank.name} has no labels: evaluation needs one folder per class (or labels in the file)")
     if part.labels is None:
         raise WrongUse(f"the {which} pictures of {asked.name} have no labels: evaluation needs one folder per class")
     if asked is bank or asked.classes is None or asked.classes == bank.classes:
-        return bank.train.labels, part.labels, bank.classes
+        return known.labels, part.labels, bank.classes
     strange = sorted(set(asked.classes) - set(bank.classes))
     if strange:
         raise WrongUse(
             f"{asked.name} has classes that {bank.name} has not ({', '.join(strange[:5])}): use the same folders"
         )
     numbers = torch.tensor([bank.classes.index(name) for name in asked.classes])
-    return bank.train.labels, numbers[part.labels], bank.classes
+    return known.labels, numbers[part.labels], bank.classes
 
 
 def evaluate(
@@ -192,7 +192,8 @@ def evaluate(
         raise WrongUse(
             f"{target!r} was trained on {net.mean.shape[1]}-channel pictures, {bank.name} has {bank.channels}"
         )
-    bank_labels, labels, classes = _labels(bank, asked, part, which)
+    bank_part, part = (found.subset(found.labelled()) for found in (bank_part, part))
+    bank_labels, labels, classes = _labels(bank, bank_part, asked, part, which)
 
     def features(pictures: Part) -> Tensor:
         chunks = _chunks(pictures, min(size, 32) if net is None else size, bank.channels, where)
