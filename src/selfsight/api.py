@@ -18,7 +18,7 @@ from selfsight import augment, checkpoint, encoders, pretraining, recipes
 from selfsight import run as runs
 from selfsight.data import DataSet, Part, from_objects, open_data
 from selfsight.errors import WrongUse, perhaps
-from selfsight.evaluate import PROTOCOLS
+from selfsight.evaluate import PROTOCOLS, stored
 from selfsight.evaluate.features import extract, pixels
 from selfsight.pretraining import Result
 from selfsight.rng import Stream, seed_of
@@ -151,14 +151,14 @@ def _labels(bank: DataSet, known: Part, asked: DataSet, part: Part, which: str) 
 
 
 def evaluate(
-    target: str | Path, *, train: str | None = None, test: str | None = None, protocols: Sequence[str] = ("knn", "linear"),
+    target: str | Path, *, train: Any = None, test: Any = None, protocols: Sequence[str] = ("knn", "linear"),
     encoder: str = "resnet18", image_size: int = 0, data_root: str | None = None, device: str = "auto", seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Accuracy of frozen features; each number comes with its protocol.
 
     Args:
         target: run folder, checkpoint, encoder.safetensors, or the baselines "random" (an untrained `encoder`) and
-            "pixels".
+            "pixels"; "features": no encoder, `train` and `test` are stored features (evaluate/stored.py).
         train: labelled pictures that the classifiers learn from; default: those of the run.
         test: labelled pictures that are asked; default: the test part of `train`, else a hold-out part.
         protocols: names of PROTOCOLS.
@@ -175,6 +175,8 @@ def evaluate(
     if seed < 0 or image_size < 0:
         raise WrongUse(f"--seed {seed}, --image-size {image_size}: neither may be negative")
     target = str(target)
+    if target == "features":
+        return stored.evaluate(train, test, protocols, seed)
     where = pick_device(device)
     net: checkpoint.Encoder | None = None
     if target not in ("random", "pixels"):

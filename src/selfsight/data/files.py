@@ -161,7 +161,9 @@ def from_arrays(file: Path) -> Source:
 
     train = part("")
     if train is None:
-        raise WrongUse(f"{file} holds {', '.join(arrays) or 'nothing'}; the pictures must be called images, x or data")
+        stored = "; stored features go to `selfsight evaluate features --train FILE`" if "features" in arrays else ""
+        names = ", ".join(arrays) or "nothing"
+        raise WrongUse(f"{file} holds {names}; the pictures must be called images, x or data{stored}")
     return Source(train, part("test_"), notices=notices)
 
 

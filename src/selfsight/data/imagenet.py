@@ -85,8 +85,8 @@ def tiny_imagenet(request: Request) -> Source:
     )
     listed = archive.find(request, "wnids.txt")
     root = listed.parent
-    words = dict(_cells(archive.find(request, "words.txt"), "\t", 2))
-    names = {cells[0]: words.get(cells[0], "") for cells in sorted(_cells(listed, None, 1))}
+    words = {cells[0]: cells[1] for cells in _cells(archive.find(request, "words.txt"), "\t", 2)}
+    names = {synset: words.get(synset, "").split(",")[0] for synset, *_ in sorted(_cells(listed, None, 1))}
     archive.find(request, "train")
     if (root / "val" / "images").is_dir():
         annotations = _cells(archive.find(request, "val/val_annotations.txt"), "\t", 2)  # and a box

@@ -117,7 +117,9 @@ def content_of_files(names: list[str], paths: list[Path]) -> str:
         return digest.digest()
 
     def pieces(start: int) -> list[bytes]:
-        return [piece(i) for i in range(start, min(start + 64, len(paths)))]  # a task for each would cost more than the reading
+        return [
+            piece(i) for i in range(start, min(start + 64, len(paths)))
+        ]  # a task for each would cost more than the reading
 
     total = hashlib.blake2b(digest_size=16)
     with ThreadPoolExecutor(8) as pool:
