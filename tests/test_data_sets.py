@@ -1,4 +1,4 @@
-# mypy: disable-error-code="union-attr,index,arg-type"
+# mypy: disable-error-code="union-attr,index,arg-type,operator"
 # (an optional field that is None fails the test by itself)
 """SVHN, STL-10, ImageNet, its subsets and the small sets made of it, in the formats of their owners, at toy size."""
 
@@ -417,7 +417,12 @@ def test_a_large_set_is_hashed_by_a_sample(subsets: Path, monkeypatch: pytest.Mo
     assert part != whole
     read: list[Path] = []
     opening = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, *words: (read.append(path), opening(path, *words))[1])
+
+    def noted(path: Path, *words: Any) -> Any:
+        read.append(path)
+        return opening(path, *words)
+
+    monkeypatch.setattr(Path, "open", noted)
     assert store.content_of_files(names, paths) == part
     assert sorted(read) == paths[::3]
     assert store.content_of_files(names[1:], paths[1:]) != part
@@ -544,7 +549,7 @@ def test_a_download_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
     def fetch(self: Any) -> None:
         asked.append(self.split)
-        (make_svhn if name == "svhn" else make_stl10)(Path(self.root))  # type: ignore[operator]
+        (make_svhn if name == "svhn" else make_stl10)(Path(self.root))
 
     monkeypatch.setattr(maker, "download", fetch)
     monkeypatch.setattr(maker, "_check_integrity", lambda self: True)  # the checksums are of the real files

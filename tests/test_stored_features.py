@@ -35,7 +35,8 @@ def test_a_file_gives_what_its_arrays_give(desk: Path, capsys: pytest.CaptureFix
     found = json.loads(capsys.readouterr().out)
     (x, y), (x2, y2) = clusters(90, 0), clusters(30, 1)
     for name in ("knn", "ridge", "linear"):
-        direct = PROTOCOLS[name](*(torch.from_numpy(a) for a in (x, y, x2, y2)), 3)
+        train, labels, test, test_labels = (torch.from_numpy(a) for a in (x, y, x2, y2))
+        direct = PROTOCOLS[name](train, labels, test, test_labels, 3)
         assert found[name]["top1"] == direct["top1"]
         assert 0.5 < found[name]["top1"] < 1
         facts = {key: found[name][key] for key in ("train", "test", "features", "dim", "classes")}

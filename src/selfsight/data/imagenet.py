@@ -138,9 +138,9 @@ def _pictures(folder: Path) -> list[str]:
 def _validation(tree: _Tree, wanted: Iterable[str]) -> tuple[list[_Row], list[str]]:
     """Pictures of val/, by folder or as a list beside it says; and what the user should know."""
     folder = tree.parts / "val"
-    names = _pictures(folder) if folder.is_dir() else []
+    rows = _by_folder(tree.parts, "val", wanted)
+    names = _pictures(folder) if folder.is_dir() and not rows else []
     if not names:
-        rows = _by_folder(tree.parts, "val", wanted)
         return rows, [] if rows else [f"no test part: there are no pictures in {folder}"]
     found = _ground_truth(tree)
     if found is None:
