@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from selfsight import api, cli
-from selfsight.data import DATASETS, DataSet, open_data, store
+from selfsight.data import DATASETS, DataSet, arrays, open_data, store
 from selfsight.data.synsets import SUBSETS
 from selfsight.data.synsets import imagenet as all_synsets
 from selfsight.errors import WrongUse
@@ -68,10 +68,13 @@ def test_svhn(tmp_path: Path, folder: str) -> None:
 
 
 @pytest.mark.parametrize("cache", ["auto", "memory"])
-def test_the_extra_part_of_svhn_is_there_to_train_on(tmp_path: Path, cache: str) -> None:
-    made = make_svhn(tmp_path / "svhn")
+def test_the_extra_part_of_svhn_is_there_to_train_on(
+    tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "_LARGE", 1)  # the user is told what takes a while
+    made, lines = make_svhn(tmp_path / "svhn"), list[str]()
     for _ in range(2):  # the second time from the cache
-        data = opened("svhn:extra", tmp_path, cache=cache)
+        data = opened("svhn:extra", tmp_path, cache=cache, log=lines.append)
         pictures = np.concatenate([made["train"][0], made["extra"][0]])
         assert np.array_equal(of(data.train).permute(0, 2, 3, 1).numpy(), pictures)
         assert data.train.labels.tolist() == [*made["train"][1], *made["extra"][1]]
@@ -79,6 +82,7 @@ def test_the_extra_part_of_svhn_is_there_to_train_on(tmp_path: Path, cache: str)
         x = pictures.astype(np.float64) / 255  # published numbers are of the training part alone
         assert np.allclose(data.mean, x.mean((0, 1, 2)), atol=1e-5)
     assert len(list((tmp_path / "store").glob("svhn-*"))) == (2 if cache == "auto" else 0)  # and its lock
+    assert len([line for line in lines if line.endswith(", once")]) == (1 if cache == "auto" else 0)
     assert data.fingerprint != opened("svhn", tmp_path).fingerprint
 
 
@@ -372,7 +376,7 @@ def test_subsets_are_parts_of_one_tree(subsets: Path) -> None:
     assert kept.fingerprint == again.fingerprint
 
 
-def test_a_whole_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_imagenet(tmp_path: Path) -> None:
     """All 1000 folders: one picture each is enough to number them."""
     picture = tmp_path / "one.JPEG"
     jpeg(picture, 0)

@@ -18,6 +18,7 @@ from selfsight.errors import WrongUse
 
 NO_LABEL = -1  #: the class number of a picture without a label in a part where others have one
 _STL_SIDE = 96
+_LARGE = 1 << 28  # bytes whose writing takes a while, so the user is told
 
 
 def shapes(request: Request) -> Source:
@@ -177,7 +178,12 @@ def _kept(request: Request, key: str, size: int, build: Callable[[], Iterator[Te
     """
     if key and request.on_disk and fits_on_disk(request.root, size):
         with contextlib.suppress(OSError):
-            pictures = lambda: (picture for piece in build() for picture in piece)
+
+            def pictures() -> Iterator[Tensor]:
+                if size >= _LARGE:
+                    request.log(f"writing {size / 2**20:,.0f} MiB of pictures to {request.root / 'store'}, once")
+                return (picture for piece in build() for picture in piece)
+
             store = cached(request.root / "store" / key, 3, pictures)[0]
             assert store.uniform is not None
             return store.uniform
