@@ -390,7 +390,7 @@ def test_entries_are_complete():
     "name, message",
     [
         ("cifar11", "no data set and no folder is called 'cifar11'. Perhaps you meant 'cifar10'."),
-        ("xyz", "Known: cars196, celeba, cifar10, cifar100, cub200, shapes"),
+        ("xyz", "Known: cars196, celeba, cifar10, cifar100, cub200, imagenet, .* shapes, "),
         ("{}/photo", "there is no .*Perhaps you meant 'photos'"),
         ("{}/nowhere/at all", "there is no .*Check the path"),
         ("{}/photos/class 0/00.png", "is one picture; give the folder"),

@@ -18,7 +18,7 @@ from selfsight import augment, checkpoint, encoders, pretraining, recipes
 from selfsight import run as runs
 from selfsight.data import DataSet, Part, from_objects, open_data
 from selfsight.errors import WrongUse, perhaps
-from selfsight.evaluate import PROTOCOLS
+from selfsight.evaluate import PROTOCOLS, stored
 from selfsight.evaluate.features import extract, pixels
 from selfsight.pretraining import Result
 from selfsight.rng import Stream, seed_of
@@ -136,25 +136,25 @@ def _data_of(
     raise WrongUse(f"{bank.name} has no test and no hold-out part with its classes: give --test DATA")
 
 
-def _labels(bank: DataSet, asked: DataSet, part: Part, which: str) -> tuple[Tensor, Tensor, list[str]]:
-    """Labels of bank and queries in the numbering of the bank's classes."""
-    if bank.train.labels is None or not bank.classes:
+def _labels(bank: DataSet, known: Part, asked: DataSet, part: Part, which: str) -> tuple[Tensor, Tensor, list[str]]:
+    """Labels of the parts `known` and `part` in the numbering of the bank's classes."""
+    if known.labels is None or not bank.classes:
         raise WrongUse(f"{bank.name} has no labels: evaluation needs one folder per class (or labels in the file)")
     if part.labels is None:
         raise WrongUse(f"the {which} pictures of {asked.name} have no labels: evaluation needs one folder per class")
     if asked is bank or asked.classes is None or asked.classes == bank.classes:
-        return bank.train.labels, part.labels, bank.classes
+        return known.labels, part.labels, bank.classes
     strange = sorted(set(asked.classes) - set(bank.classes))
     if strange:
         raise WrongUse(
             f"{asked.name} has classes that {bank.name} has not ({', '.join(strange[:5])}): use the same folders"
         )
     numbers = torch.tensor([bank.classes.index(name) for name in asked.classes])
-    return bank.train.labels, numbers[part.labels], bank.classes
+    return known.labels, numbers[part.labels], bank.classes
 
 
 def evaluate(
-    target: str | Path, *, train: str | None = None, test: str | None = None, protocols: Sequence[str] = ("knn", "linear"),
+    target: str | Path, *, train: Any = None, test: Any = None, protocols: Sequence[str] = ("knn", "linear"),
     encoder: str = "resnet18", image_size: int = 0, data_root: str | None = None, device: str = "auto", seed: int = 0,
     exclude: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -162,7 +162,7 @@ def evaluate(
 
     Args:
         target: run folder, checkpoint, encoder.safetensors, or the baselines "random" (an untrained `encoder`) and
-            "pixels".
+            "pixels"; "features": no encoder, `train` and `test` are stored features (evaluate/stored.py).
         train: labelled pictures that the classifiers learn from; default: those of the run.
         test: labelled pictures that are asked; default: the test part of `train`, else a hold-out part.
         protocols: names of PROTOCOLS.
@@ -180,6 +180,8 @@ def evaluate(
     if seed < 0 or image_size < 0:
         raise WrongUse(f"--seed {seed}, --image-size {image_size}: neither may be negative")
     target = str(target)
+    if target == "features":
+        return stored.evaluate(train, test, protocols, seed)
     where = pick_device(device)
     net: checkpoint.Encoder | None = None
     if target not in ("random", "pixels"):
@@ -197,7 +199,8 @@ def evaluate(
         raise WrongUse(
             f"{target!r} was trained on {net.mean.shape[1]}-channel pictures, {bank.name} has {bank.channels}"
         )
-    bank_labels, labels, classes = _labels(bank, asked, part, which)
+    bank_part, part = (found.subset(found.labelled()) for found in (bank_part, part))
+    bank_labels, labels, classes = _labels(bank, bank_part, asked, part, which)
 
     def features(pictures: Part) -> Tensor:
         chunks = _chunks(pictures, min(size, 32) if net is None else size, bank.channels, where)

@@ -22,7 +22,7 @@ def _encoders() -> dict[str, str]:
 def _data() -> dict[str, str]:
     from selfsight.data import DATASETS
 
-    return {name: entry.about for name, entry in DATASETS.items()}
+    return {name: f"{k.about} ({k.train:,} + {k.test:,} pictures, {k.image_size} px)" for name, k in DATASETS.items()}
 
 
 def _recipes() -> dict[str, str]:

@@ -252,8 +252,9 @@ def evaluate(argv: list[str]) -> int:
     """Selfsight evaluate."""
     about = (
         "Accuracy of frozen features. RUN is a run folder, a checkpoint, an encoder.safetensors, or a baseline: `random` "
-        "(an untrained --encoder) or `pixels`.\n\n"
-        "Example: selfsight evaluate runs/photos --train labelled/train --test labelled/test --protocols knn,linear"
+        "(an untrained --encoder) or `pixels`; or `features`: --train and --test are .npz files of stored features.\n\n"
+        "Example: selfsight evaluate runs/photos --train labelled/train --test labelled/test --protocols knn,linear\n\n"
+        "Example: selfsight evaluate features --train train.npz --test test.npz"
     )
     words, as_json, flags = _arguments(argv, EvaluateFlags(), "evaluate", "RUN", about)
     from selfsight import api

@@ -36,9 +36,13 @@ class Asked(NamedTuple):
 
 
 def rows_of(train: Pictures, held: Pictures, probe: ProbeConfig, seed: int, everything: bool) -> Asked:
-    """The rows of the bank and of the queries; `everything`: all of them."""
-    bank = sample(len(train), 0 if everything else probe.bank, seed, 0)
-    return Asked(bank, sample(len(held), 0 if everything else probe.queries, seed, 1))
+    """The rows of the bank and of the queries, which have labels; `everything`: all of them."""
+
+    def some(pictures: Pictures, limit: int, key: int) -> Tensor:
+        rows = pictures.part.labelled()
+        return rows[sample(len(rows), 0 if everything else limit, seed, key)]
+
+    return Asked(some(train, probe.bank, 0), some(held, probe.queries, 1))
 
 
 def _labels(pictures: Pictures, rows: Tensor) -> Tensor:
@@ -113,12 +117,16 @@ def held_out(method: Method, held: Pictures, run: Run[Any], step: Step) -> dict[
 def nmi_labels(method: Method, pictures: Pictures) -> dict[str, float]:
     """How far the method's clusters agree with the classes: normalised mutual information, the mean over heads.
 
-    Empty for a method without clusters, or pictures without labels. Pictures in no cluster, below 0, are left out.
+    Empty for a method without clusters, or pictures without labels. Pictures in no cluster or without a label, below 0,
+    are left out.
     """
     found, labels = method.assignment(), pictures.part.labels
     if found is None or labels is None:
         return {}
-    heads = [normalized_mutual_info_score(labels[h >= 0], h[h >= 0]) for h in found.cpu().view(-1, len(labels))]
+    heads = []
+    for head in found.cpu().view(-1, len(labels)):
+        both = (head >= 0) & (labels >= 0)
+        heads.append(normalized_mutual_info_score(labels[both], head[both]))
     return {"nmi_labels": sum(heads) / len(heads)}
 
 

@@ -155,8 +155,9 @@ def prepare(run: Run[Any], data: DataSet, device: torch.device) -> tuple[Run[Any
     """Resolve every "auto" but precision; set the process up."""
     set_up(run, device)
     run, choices = recipes.resolve(
-        run, pictures=len(data.train), image_size=data.image_size, channels=data.channels, cuda=device.type == "cuda"
-    )
+        run, pictures=len(data.train), image_size=data.image_size, channels=data.channels, cuda=device.type == "cuda",
+        policy_of_data=data.policy,
+    )  # fmt: skip
     assert isinstance(run.batch_size, int)
     run, told = recipes.fit_warmup(run, len(data.train) // run.batch_size)
     return dataclasses.replace(run, threads=torch.get_num_threads()), [*data.choices, *choices, *told]

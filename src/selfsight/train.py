@@ -126,8 +126,10 @@ def build(
             f"{run.method_name} reads {'at least ' * cls.more_views}{wanted} whole views, not {asked}: "
             f"set --views.views {wanted}"
         )
-    if cls.labelled and data.train.labels is None:
-        raise WrongUse(f"{run.method_name} learns from labels, and {run.data!r} has none: choose another method")
+    if cls.labelled and (data.train.labels is None or bool((data.train.labels < 0).any())):
+        raise WrongUse(
+            f"{run.method_name} learns from labels, and pictures of {run.data!r} have none: choose another method"
+        )
     if run.views.locals and not cls.local_views:
         raise WrongUse(
             f"{run.method_name} reads no local crops: leave out --views.locals, or choose a method such as swav"

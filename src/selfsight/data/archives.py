@@ -121,8 +121,8 @@ def cars196(request: Request) -> Source:
         ]
     else:
         lists = ("cars_train_annos.mat", "cars_test_annos_withlabels.mat")
-        train, test = (_mat(cars.find(request, file), "annotations") for file in lists)
-        classes = [str(name) for name in _mat(cars.find(request, "cars_meta.mat"), "class_names")]
+        train, test = (read_mat(cars.find(request, file), "annotations") for file in lists)
+        classes = [str(name) for name in read_mat(cars.find(request, "cars_meta.mat"), "class_names")]
         root = cars.find(request, "cars_train").parent
         cars.find(request, "cars_test")
         rows = [
@@ -195,11 +195,11 @@ def _table(file: Path, columns: int, skip: int = 0) -> list[list[str]]:
     return rows
 
 
-def _mat(file: Path, key: str) -> Any:
+def read_mat(file: Path, key: str) -> Any:
     """An array of a MATLAB file: records, or text."""
     from scipy.io import loadmat  # slow to import
 
     try:
-        return np.atleast_1d(loadmat(file, squeeze_me=True)[key])
+        return np.atleast_1d(loadmat(file, squeeze_me=True, variable_names=[key])[key])
     except Exception as error:  # scipy raises a different thing for each kind of damage
         raise WrongUse(f"{file} is damaged ({' '.join(str(error).split())[:80]}); unpack the archive again") from None

@@ -1,19 +1,13 @@
 """The data sets that have a name. An entry knows facts and how to find the pictures; opening.py does the rest."""
 
-import contextlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from selfsight.data import archives, synthetic
-from selfsight.data.files import Pictures, Request, Source, to_pixels
-from selfsight.data.store import Built, cached, fits_on_disk
-from selfsight.errors import WrongUse
+from selfsight.data import archives, arrays, imagenet, synthetic
+from selfsight.data.files import Request, Source
 
 
 @dataclass(frozen=True)
@@ -27,81 +21,19 @@ class Known:
     test: int
     licence: str
     open: Callable[[Request], Source] = field(repr=False)
-    mean: tuple[float, ...] | None = None  #: published, of the whole training part, in 0..1 units; None: computed
+    mean: tuple[float, ...] | None = None  #: published, in 0..1 units, for the name without options; None: computed
     std: tuple[float, ...] | None = None
+    policy: str = ""  #: augmentation that its pictures ask for; "": the method's own
 
 
-def _shapes(request: Request) -> Source:
-    """`shapes`, `shapes:SIZE`, `shapes:SIZE:COUNT`, `shapes:SIZE:COUNT:upright`; the test part has a fifth of COUNT."""
-    upright = request.options[2:] == ["upright"]
-    options = request.options[:2] if upright else request.options
-    try:
-        size, count = [int(option) for option in options] + [32, 10_000][len(options) :]
-    except ValueError:
-        raise WrongUse(
-            f"{request.name!r} is no size and count; write shapes, shapes:64, shapes:64:20000 or shapes:64:20000:upright"
-        ) from None
-    if not (16 <= size <= 512 and 10 <= count <= 1_000_000):
-        raise WrongUse(f"{request.name!r}: the size goes from 16 to 512, the number of pictures from 10 to 1000000")
-
-    def part(number: int, count: int) -> Pictures:
-        def build() -> Built:
-            for first in range(0, count, 1000):
-                yield from synthetic.shapes(min(1000, count - first), size, part=number, first=first, upright=upright)
-
-        labels = synthetic.labels(count)
-        bytes_needed = 3 * size * size * count
-        if request.on_disk and count >= 1000 and fits_on_disk(request.root, bytes_needed):
-            key = f"shapes-{synthetic.VERSION}-{size}-{count}-{number}{'-upright' * upright}"
-            with contextlib.suppress(OSError):
-                store = cached(request.root / "store" / key, 3, build)[0]
-                return Pictures(pixels=store.uniform, labels=labels)
-        return Pictures(pixels=synthetic.shapes(count, size, part=number, upright=upright), labels=labels)
-
-    return Source(part(0, count), part(1, max(10, count // 5)), list(synthetic.CLASSES))
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
 
 
-def _cifar(kind: str) -> Callable[[Request], Source]:
-    def open_it(request: Request) -> Source:
-        from torchvision import datasets
-        from torchvision.datasets.utils import check_integrity
-
-        if request.options:
-            raise WrongUse(f"{request.name!r}: {kind.lower()} has no options; write {kind.lower()}")
-        maker: Any = getattr(datasets, kind)
-        archive = request.root / maker.filename
-        # an archive that is there already is unpacked; with the right checksum nothing is fetched
-        unpack = request.download or check_integrity(str(archive), maker.tgz_md5)
-        if unpack:
-            request.root.mkdir(parents=True, exist_ok=True)
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                train, test = (maker(str(request.root), train=t, download=unpack) for t in (True, False))
-        except Exception as error:  # missing, damaged, no network: torchvision raises a different thing for each
-            raise WrongUse(_absent(request, kind, maker, archive, error)) from None
-
-        def part(found: Any) -> Pictures:
-            return Pictures(pixels=to_pixels(found.data, kind), labels=torch.tensor(found.targets))
-
-        return Source(part(train), part(test), list(train.classes))
-
-    return open_it
-
-
-def _absent(request: Request, kind: str, maker: Any, archive: Path, error: Exception) -> str:
-    folder = request.root / maker.base_folder
-    if request.download:
-        return (
-            f"{kind} could not be downloaded ({' '.join(str(error).split())[:120]}); fetch {maker.url} yourself and "
-            f"put it at {archive}"
-        )
-    state = "is damaged" if folder.exists() else "is not there"
-    return f"{kind} {state}: {folder}; add --download, or put {maker.url} at {archive}"
-
-
-def _cifar_classes(names: str) -> tuple[str, ...]:
-    return tuple(names.split())
-
+_IMAGENET_LICENCE = (
+    "non-commercial research and education; the owners of the photos keep their rights; by O. Russakovsky et al."
+)
+_IMAGENET_STATISTICS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the field takes them for the subsets, too
 
 DATASETS: dict[str, Known] = {
     "shapes": Known(
@@ -111,22 +43,22 @@ DATASETS: dict[str, Known] = {
         10_000,
         2_000,
         "generated, free",
-        _shapes,
+        arrays.shapes,
     ),
     "cifar10": Known(
         "CIFAR-10: small photos of ten kinds of things",
-        _cifar_classes("airplane automobile bird cat deer dog frog horse ship truck"),
+        _names("airplane automobile bird cat deer dog frog horse ship truck"),
         32,
         50_000,
         10_000,
         "no licence stated; by A. Krizhevsky (2009), from the 80 million tiny images; for research",
-        _cifar("CIFAR10"),
+        arrays.cifar("CIFAR10"),
         (0.4914, 0.4822, 0.4465),
         (0.2470, 0.2435, 0.2616),
     ),
     "cifar100": Known(
         "CIFAR-100: small photos of a hundred kinds of things",
-        _cifar_classes(
+        _names(
             "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly "
             "camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup "
             "dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower "
@@ -140,9 +72,30 @@ DATASETS: dict[str, Known] = {
         50_000,
         10_000,
         "no licence stated; by A. Krizhevsky (2009), from the 80 million tiny images; for research",
-        _cifar("CIFAR100"),
+        arrays.cifar("CIFAR100"),
         (0.5071, 0.4865, 0.4409),
         (0.2673, 0.2564, 0.2762),
+    ),
+    "svhn": Known(
+        "SVHN: digits of house numbers; svhn:extra trains on easier ones, too",
+        tuple("0123456789"),
+        32,
+        73_257,
+        26_032,
+        "non-commercial use only; by Y. Netzer et al., Stanford and Google (2011)",
+        arrays.svhn,
+        (0.4377, 0.4438, 0.4728),
+        (0.1980, 0.2010, 0.1970),
+        policy="svhn",
+    ),
+    "stl10": Known(
+        "STL-10: photos of ten kinds of things, most of them unlabelled; stl10:train, stl10:unlabeled train on one kind",
+        _names("airplane bird car cat deer dog horse monkey ship truck"),
+        96,
+        105_000,
+        8_000,
+        "no licence stated; by A. Coates et al., Stanford (2011), from ImageNet; for research",
+        arrays.stl10,
     ),
     "celeba": Known(
         "CelebA: aligned faces, unlabelled; celeba:Smiling labels them by one of the 40 attributes",
@@ -179,6 +132,56 @@ DATASETS: dict[str, Known] = {
         60_502,
         "no licence stated; by H. O. Song et al., Stanford (2016), from eBay; for research",
         archives.sop,
+    ),
+    "imagenet": Known(
+        "ImageNet (ILSVRC 2012): photos of 1000 kinds of things",
+        (),
+        224,
+        1_281_167,
+        50_000,
+        _IMAGENET_LICENCE,
+        imagenet.imagenet(),
+        *_IMAGENET_STATISTICS,
+    ),
+    **{
+        f"imagenet{count}": Known(
+            f"{count} classes of ImageNet, as SCAN chose them; reads the same files",
+            (),
+            224,
+            train,
+            50 * count,
+            _IMAGENET_LICENCE,
+            imagenet.imagenet(f"imagenet{count}"),
+            *_IMAGENET_STATISTICS,
+        )
+        for count, train in ((50, 64_274), (100, 128_545), (200, 256_558))
+    },
+    "imagenette": Known(
+        "Imagenette: ten easy classes of ImageNet; imagenette:320, imagenette:160 are smaller files",
+        (),
+        224,
+        9_469,
+        3_925,
+        f"list: Apache 2.0, by J. Howard, fast.ai (2019); pictures: {_IMAGENET_LICENCE}",
+        imagenet.fastai("imagenette"),
+    ),
+    "imagewoof": Known(
+        "Imagewoof: ten breeds of dogs of ImageNet; imagewoof:320, imagewoof:160 are smaller files",
+        (),
+        224,
+        9_025,
+        3_929,
+        f"list: Apache 2.0, by J. Howard, fast.ai (2019); pictures: {_IMAGENET_LICENCE}",
+        imagenet.fastai("imagewoof"),
+    ),
+    "tiny-imagenet": Known(
+        "Tiny ImageNet: small photos of 200 classes of ImageNet",
+        (),
+        64,
+        100_000,
+        10_000,
+        f"by Stanford's course CS231n (2015); pictures: {_IMAGENET_LICENCE}",
+        imagenet.tiny_imagenet,
     ),
 }
 """Name -> entry. A new set is one entry here."""

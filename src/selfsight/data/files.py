@@ -32,7 +32,7 @@ class Pictures:
     paths: list[Path] | None = None  #: N files
     names: list[str] | None = None  #: N names of them, relative to the source, "/" between folders
     pixels: Tensor | None = None  #: (N, C, H, W) uint8
-    labels: list[str] | Tensor | None = None  #: N class names, or (N,) int64 numbers of `Source.classes`
+    labels: list[str] | Tensor | None = None  #: N class names, or (N,) int64 numbers of `Source.classes`, -1: no label
 
     def __len__(self) -> int:
         return len(self.paths) if self.paths is not None else len(self.pixels if self.pixels is not None else ())
@@ -48,6 +48,7 @@ class Source:
     notices: list[str] = field(default_factory=list)  #: what the user should know
     mean: tuple[float, ...] | None = None  #: published statistics, in 0..1 units
     std: tuple[float, ...] | None = None
+    policy: str = ""  #: augmentation that the pictures ask for; "": the method's own
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ def from_arrays(file: Path) -> Source:
 
     train = part("")
     if train is None:
-        raise WrongUse(f"{file} holds {', '.join(arrays) or 'nothing'}; the pictures must be called images, x or data")
+        stored = "; stored features go to `selfsight evaluate features --train FILE`" if "features" in arrays else ""
+        names = ", ".join(arrays) or "nothing"
+        raise WrongUse(f"{file} holds {names}; the pictures must be called images, x or data{stored}")
     return Source(train, part("test_"), notices=notices)
 
 

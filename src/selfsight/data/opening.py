@@ -115,6 +115,7 @@ def open_data(
         skipped=skipped,
         fingerprint=hashlib.blake2b("/".join(prints).encode(), digest_size=16).hexdigest(),
         choices=choices,
+        policy=source.policy,
     )
     if data.disjoint:
         choices.append("the test part has classes of its own: k-NN is measured on the hold-out part alone")
@@ -127,7 +128,8 @@ def find(name: str, root: Path, download: bool, on_disk: bool, log: Callable[[st
     if head in DATASETS:
         known = DATASETS[head]
         source = known.open(Request(name, options, root, download, on_disk, log))
-        return replace(source, mean=known.mean, std=known.std)
+        source = replace(source, policy=known.policy)
+        return source if options else replace(source, mean=known.mean, std=known.std)
     path = Path(name).expanduser()
     suffix = path.suffix.lower()
     if path.is_dir():

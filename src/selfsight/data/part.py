@@ -30,7 +30,7 @@ class Part:
         """`rows`: (N,) where they lie in the store; `labels`, `index`: (N,) int64; `names`: N file names."""
         self.store = store
         self.rows = torch.arange(len(store)) if rows is None else rows
-        self.labels = labels  #: (N,) int64 class numbers, or None
+        self.labels = labels  #: (N,) int64 class numbers, -1: this one has none; or None
         self.index = self.rows if index is None else index  #: (N,) place in the source, bad files counted
         self.paths = names  #: N file names relative to the source, or None
 
@@ -46,6 +46,12 @@ class Part:
             index=self.index[rows],
             names=None if self.paths is None else [self.paths[row] for row in rows.tolist()],
         )
+
+    def labelled(self) -> Tensor:
+        """(n,) rows that have a label, ascending; every row of a part without labels."""
+        if self.labels is None:
+            return torch.arange(len(self))
+        return (self.labels >= 0).nonzero()[:, 0]
 
     def whole(self) -> Tensor | None:
         """All pictures as one (N, C, H, W) uint8 tensor where they are at hand and of one size, else None.
@@ -103,6 +109,7 @@ class DataSet:
     skipped: list[tuple[str, str]]  #: (file, reason)
     fingerprint: str  #: hash of the content: the same pictures and labels give the same
     choices: list[str]  #: what was decided and why, in plain words
+    policy: str = ""  #: augmentation that the pictures ask for; "": the method's own
 
     @property
     def disjoint(self) -> bool:

@@ -1,4 +1,7 @@
-"""Which rows: hold-out part, fraction, so many per class. Pure functions of the seed and the labels. N rows."""
+"""Which rows: hold-out part, fraction, so many per class. Pure functions of the seed and the labels. N rows.
+
+A label below 0 says that a picture has none, where others have one.
+"""
 
 import torch
 from torch import Tensor
@@ -12,11 +15,13 @@ HOLDOUT, FRACTION, STATISTICS, HEADERS = range(4)  # keys of the stream SPLIT
 def ranking(count: int, labels: Tensor | None, seed: int, key: int) -> Tensor:
     """A random order of N rows whose every prefix has the classes in proportion: (N,) int64.
 
-    `labels`: (N,) or None. A prefix is nested in every longer one, so growing a fraction only adds pictures.
+    `labels`: (N,) or None. A prefix is nested in every longer one, so growing a fraction only adds pictures. Pictures
+    without a label count as one more class.
     """
     order = torch.randperm(count, generator=generator(seed, Stream.SPLIT, key))
-    if labels is None:
+    if labels is None or not count:
         return order
+    labels = labels - labels.min().clamp(max=0)
     return order[((_rank(labels[order]) + 0.5) / torch.bincount(labels)[labels[order]]).argsort(stable=True)]
 
 
@@ -33,6 +38,8 @@ def _rank(labels: Tensor) -> Tensor:
 def hold_out(count: int, labels: Tensor | None, share: float | int | None, seed: int) -> tuple[Tensor, Tensor]:
     """(rows kept, rows held out), both ascending. `share`: a fraction below 1, a count, or None for the default.
 
+    Held out are pictures with a label, and `share` is one of them, if there are any labels.
+
     Raises:
         WrongUse: nothing would be left to train on.
     """
@@ -40,11 +47,14 @@ def hold_out(count: int, labels: Tensor | None, share: float | int | None, seed:
         share = 0.1 if labels is not None else 0
     if share < 0 or (share >= 1 and share != int(share)):
         raise WrongUse(f"hold-out {share} makes no sense; give a fraction below 1 or a number of pictures")
-    size = round(count * share) if share < 1 else int(share)
-    if size >= count and size:
-        raise WrongUse(f"a hold-out of {size} pictures leaves none of {count} to train on; make it smaller")
-    order = ranking(count, labels, seed, HOLDOUT)
-    return order[size:].sort().values, order[:size].sort().values
+    rows = torch.arange(count) if labels is None else (labels >= 0).nonzero()[:, 0]
+    size = round(len(rows) * share) if share < 1 else int(share)
+    if size >= len(rows) and size:
+        raise WrongUse(f"a hold-out of {size} pictures leaves none of {len(rows)} to train on; make it smaller")
+    held = rows[ranking(len(rows), None if labels is None else labels[rows], seed, HOLDOUT)[:size]]
+    kept = torch.ones(count, dtype=torch.bool)
+    kept[held] = False
+    return kept.nonzero()[:, 0], held.sort().values
 
 
 def subset(
@@ -64,7 +74,8 @@ def subset(
         raise WrongUse("so many pictures per class need labels, and this set has none; use a fraction")
     order = ranking(count, labels, seed, FRACTION)
     if per_class and labels is not None:
-        counts = torch.bincount(labels, minlength=len(classes or []))
+        order = order[labels[order] >= 0]
+        counts = torch.bincount(labels[order], minlength=len(classes or []))
         few = int(counts.where(counts > 0, len(labels) + 1).argmin())  # a class of the test part alone has none here
         if counts[few] < per_class:
             name = classes[few] if classes else few

@@ -28,6 +28,7 @@ CACHE_LIMIT = 4 << 30
 """Bytes: a set of photos that would need more is decoded by workers instead (`cache="disk"` builds it all the same)."""
 _FREE = 1 << 30  # bytes to leave on the disk
 _WHOLE = 64 << 10  # files up to this size are hashed in full, longer ones by size, head and tail (half of it each)
+_READ = 100_000  # files that are hashed so, at most: evenly spaced ones of a larger set, the others by size alone
 _CHECKED = 1 << 30  # cache files up to this size are checked byte by byte, longer ones in evenly spaced pieces
 _MAGIC = b"selfsig1"
 _CLOSING = struct.Struct("<8sQII")  # magic, length of the footer, its checksum, the pixels' checksum
@@ -90,11 +91,18 @@ def home() -> Path:
 
 
 def content_of_files(names: list[str], paths: list[Path]) -> str:
-    """Hash of the names, sizes and bytes of files (in full up to 64 KiB, else head and tail): same set, same hash."""
+    """Hash of the names, sizes and bytes of files (in full up to 64 KiB, else head and tail): same set, same hash.
 
-    def piece(path: Path) -> bytes:
-        digest = hashlib.blake2b(digest_size=16)
+    Of a set with more than 100,000 files, evenly spaced ones are read, and of the others the size counts.
+    """
+    every = -(-len(paths) // _READ)
+
+    def piece(position: int) -> bytes:
+        digest, path = hashlib.blake2b(digest_size=16), paths[position]
         try:
+            if position % every:
+                digest.update(struct.pack("<Q", path.stat().st_size))
+                return digest.digest()
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 digest.update(struct.pack("<Q", size))
@@ -109,7 +117,9 @@ def content_of_files(names: list[str], paths: list[Path]) -> str:
         return digest.digest()
 
     def pieces(start: int) -> list[bytes]:
-        return [piece(path) for path in paths[start : start + 64]]  # a task for each would cost more than the reading
+        return [
+            piece(i) for i in range(start, min(start + 64, len(paths)))
+        ]  # a task for each would cost more than the reading
 
     total = hashlib.blake2b(digest_size=16)
     with ThreadPoolExecutor(8) as pool:

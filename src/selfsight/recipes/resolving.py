@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from selfsight.augment import suits
+from selfsight.augment import POLICIES, suits
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
 from selfsight.recipes.common import ENCODERS_OF, POLICIES_OF, patches
@@ -20,7 +20,9 @@ def _batch(pictures: int, cuda: bool, multiple: int) -> int:
     return max(multiple, min(most, size) // multiple * multiple)
 
 
-def resolve(run: Run[Any], *, pictures: int, image_size: int, channels: int, cuda: bool) -> tuple[Run[Any], list[str]]:
+def resolve(
+    run: Run[Any], *, pictures: int, image_size: int, channels: int, cuda: bool, policy_of_data: str = ""
+) -> tuple[Run[Any], list[str]]:
     """Replace every "auto" that follows from the data.
 
     Args:
@@ -29,6 +31,7 @@ def resolve(run: Run[Any], *, pictures: int, image_size: int, channels: int, cud
         image_size: side of a whole view, as the data side decided.
         channels: of the pictures.
         cuda: a GPU does the work.
+        policy_of_data: what the pictures ask for in place of the method's augmentation; "": nothing.
 
     Returns:
         The run without "auto" (but precision), with `steps` fixed, and each choice with its reason.
@@ -51,7 +54,10 @@ def resolve(run: Run[Any], *, pictures: int, image_size: int, channels: int, cud
         run = replace(run, encoder=choose("encoder", names[0 if small else 1], why))
     if run.views.policy == "auto":
         policy = POLICIES_OF[run.method_name][0 if image_size <= 64 else 1]
-        if suits(policy, channels):
+        colours = POLICIES[policy][0].jitter > 0  # a method that lets colours be (it predicts pixels) keeps its own
+        if policy_of_data and colours and suits(policy_of_data, channels):
+            policy = choose("policy", policy_of_data, f"{run.data} asks for it in place of {policy}")
+        elif suits(policy, channels):
             policy = choose("policy", policy, f"{run.method_name} at {image_size} px")
         else:
             policy = choose("policy", "plain", f"pictures have {channels} channel(s), colour operations need 3")

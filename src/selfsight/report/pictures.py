@@ -31,8 +31,9 @@ def neighbours(run: RunFolder) -> str:
             cells.append(_cell(other, label, names, ("same" if own == label else "other") if known else ""))
         rows.append(f'<div class="row">{"".join(cells)}</div>')
     note = "The picture asked, then its nearest training pictures by cosine of the features."
-    if "query_labels" in arrays and "neighbour_labels" in arrays:
-        same = np.mean(arrays["neighbour_labels"] == arrays["query_labels"][:, None])
+    labelled = arrays.get("neighbour_labels", np.empty(0)) >= 0  # in some sets not every picture is
+    if "query_labels" in arrays and labelled.any():
+        same = np.mean((arrays["neighbour_labels"] == arrays["query_labels"][:, None])[labelled])
         note += f" Green: same class ({same:.0%} here); red: another."
     return f'<p class="note">{note}</p><div class="neighbours">{"".join(rows)}</div>'
 
@@ -88,7 +89,7 @@ def _cell(picture: np.ndarray, label: int | None, names: list[str], kind: str) -
 
 
 def _label(labels: np.ndarray | None, *where: int) -> int | None:
-    return None if labels is None else int(labels[where])
+    return None if labels is None or labels[where] < 0 else int(labels[where])
 
 
 def _arrays(path: Path) -> dict[str, Any]:
