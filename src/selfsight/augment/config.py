@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from selfsight.augment.masks import MaskKind
@@ -79,6 +79,11 @@ class ViewsConfig:
 PROBABILITIES = ("gray", "blur", "solarise", "rotate", "randaugment", "cutout")
 """Settings that change a policy, None where they do not."""
 _OF_POLICIES = ("scale", "strength", *PROBABILITIES, "interpolation")
+
+
+def untouched(config: ViewsConfig, policy: str) -> ViewsConfig:
+    """The settings with another policy, as it is."""
+    return replace(config, policy=policy, **{name: getattr(ViewsConfig, name) for name in _OF_POLICIES})
 
 
 def overruled(config: ViewsConfig) -> list[str]:

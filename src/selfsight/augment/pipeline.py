@@ -40,7 +40,9 @@ class Pipeline:
         if isinstance(plain, Mapping):
             for key in plain:
                 if key not in ("views", "local"):
-                    way = f"write `- {key}`, steps are a list" if key in STEPS else perhaps(str(key), ["views", "local"])
+                    way = (
+                        f"write `- {key}`, steps are a list" if key in STEPS else perhaps(str(key), ["views", "local"])
+                    )
                     _refuse(f"{key!r} is no part of it: {way.strip()}")
             lists = plain.get("views")
             if not isinstance(lists, list) or not lists or not all(isinstance(steps, list) for steps in lists):
@@ -109,8 +111,9 @@ def as_policy(steps: Steps, order: Sequence[str] = _ORDERS[0]) -> Policy:
         at = free.index("jitter")
         free[at : at + 2] = ["gray", "jitter"]
     while left and left[0].name in free and _fits(left[0], taken):
-        free = free[free.index(left[0].name) + 1 :]
-        taken[left[0].name] = left.pop(0)
+        step = left.pop(0)
+        free = free[free.index(step.name) + 1 :]
+        taken[step.name] = step
     return _policy(taken, colour_first, tuple(left))
 
 
@@ -161,7 +164,9 @@ def _steps(plain: Any, where: str) -> Steps:
 
 def _step(plain: Any, where: str) -> Step:
     if isinstance(plain, Mapping) and len(plain) > 1:
-        _refuse(f"{where} has several names ({', '.join(map(str, plain))}): begin each with `- `, and indent its settings")
+        _refuse(
+            f"{where} has several names ({', '.join(map(str, plain))}): begin each with `- `, and indent its settings"
+        )
     name, given = next(iter(plain.items())) if isinstance(plain, Mapping) and plain else (plain, None)
     if not isinstance(name, str):
         _refuse(f"{where}: {_FORM}, found {plain!r}")

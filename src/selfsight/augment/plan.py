@@ -89,7 +89,9 @@ class Plan(NamedTuple):
             "flip", "rotate", "jitter", "gray", "blur", "solarise"
         )
         flip, rotate, jitter, gray, blur, solarise = gates.unbind(-1)
-        factors = colour.factors(u[..., BRIGHTNESS : HUE + 1], group.table("brightness", "contrast", "saturation", "hue"))
+        factors = colour.factors(
+            u[..., BRIGHTNESS : HUE + 1], group.table("brightness", "contrast", "saturation", "hue")
+        )
         sigma = group.ranges("sigma").float()
         # a picture that is not cropped has the box's uniforms to spare
         most = group.size // 8 if group.policies[0].scale is None else 0

@@ -38,7 +38,9 @@ class Step:
         """Raise WrongUse, with the rule, unless it is kept."""
         if not kept:
             value = getattr(self, field)
-            raise WrongUse(f"{self.name}: {field} is {list(value) if isinstance(value, tuple) else value}, must be {rule}")
+            raise WrongUse(
+                f"{self.name}: {field} is {list(value) if isinstance(value, tuple) else value}, must be {rule}"
+            )
 
     def needs(self) -> tuple[str, ...]:
         """What it does that means something for three colour channels only."""
@@ -280,8 +282,7 @@ class Normalise(Step):
 
 
 STEPS: dict[str, type[Step]] = {
-    cls.name: cls
-    for cls in (Crop, Flip, Shift, Rotate, Jitter, Gray, Blur, Solarise, RandAugment, Cutout, Normalise)
+    cls.name: cls for cls in (Crop, Flip, Shift, Rotate, Jitter, Gray, Blur, Solarise, RandAugment, Cutout, Normalise)
 }
 """Every step by name."""
 

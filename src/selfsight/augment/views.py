@@ -22,7 +22,7 @@ from selfsight.augment.multicrop import multi_crop
 from selfsight.augment.places import check_upright, places
 from selfsight.augment.plan import DRAWS, FLIP, Group
 from selfsight.augment.policies import POLICIES, Policy, entry
-from selfsight.augment.steps import Cutout, RandAugment
+from selfsight.augment.steps import Cutout, RandAugment, Step
 from selfsight.augment.tiles import Tiles
 from selfsight.core import Images, Views
 from selfsight.errors import WrongUse
@@ -54,8 +54,9 @@ class Crops(nn.Module):
     def draw(self, count: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Uniforms of `count` pictures: group name -> (count, V, group.draws) float32 in [0, 1), on the CPU.
 
-        What steps need is drawn after all else: the other random numbers are those of a policy without steps. With masks also "mask": (count, V, T) bool, which patches of the whole views are hidden (or see MultiBlock); with
-        tiles also theirs.
+        What steps need is drawn after all else: the other random numbers are those of a policy without steps. With masks
+        also "mask": (count, V, T) bool, which patches of the whole views are hidden (or see MultiBlock); with tiles also
+        theirs.
         """
         draws = {g.name: torch.rand(count, len(g.policies), DRAWS, generator=rng) for g in self.groups}
         if self.shared_flip:
@@ -254,10 +255,13 @@ def _changed(policy: Policy, config: ViewsConfig) -> Policy:
     policy = replace(policy.stronger(config.strength), degrees=config.rotate_degrees, **given)
     if config.interpolation != "auto":
         policy = replace(policy, interpolation=config.interpolation)
-    numbers = {RandAugment: {"magnitude": config.randaugment_magnitude}, Cutout: {"side": config.cutout_side}}
     for kind, share in shares.items():
-        own = next((step for step in policy.steps if isinstance(step, kind)), None)
+        own: Step | None = next((step for step in policy.steps if isinstance(step, kind)), None)
         if own or share is not None:
-            step = replace(own or kind(), **numbers[kind])
-            policy = policy.ending_in(step if share is None else replace(step, apply_prob=share))
+            step = replace(own or kind(), apply_prob=share if own is None or share is not None else own.apply_prob)
+            if isinstance(step, RandAugment):
+                step = replace(step, magnitude=config.randaugment_magnitude)
+            elif isinstance(step, Cutout):
+                step = replace(step, side=config.cutout_side)
+            policy = policy.ending_in(step)
     return policy
