@@ -84,9 +84,34 @@ def parse(cls: Any, argv: Sequence[str], default: Any, verb: str, words: str, de
     """Parse with tyro; help goes to stdout, a mistake raises WrongUse. `words`: what comes before the flags."""
     import tyro
 
+    from selfsight.augment import Pipeline
+    from selfsight.pipelines import as_text, read_pipeline
+
+    registry = tyro.constructors.ConstructorRegistry()
+    refused: list[WrongUse] = []
+
+    def read(words: list[str]) -> Pipeline | None:
+        try:
+            return None if words == ["None"] else read_pipeline(words[0])
+        except WrongUse as error:  # in its own words, which tyro would bury
+            refused.append(error)
+            raise
+
+    @registry.primitive_rule
+    def _(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        if info.type != Pipeline | None:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FILE",
+            instance_from_str=read,
+            is_instance=lambda value: value is None or isinstance(value, Pipeline),
+            str_from_instance=lambda value: ["None" if value is None else as_text(value)],
+        )
+
     out, err = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), registry:
             return tyro.cli(
                 cls, args=argv, default=default, prog=f"selfsight {verb} {words}".rstrip(), description=description
             )
@@ -94,6 +119,8 @@ def parse(cls: Any, argv: Sequence[str], default: Any, verb: str, words: str, de
         if not stop.code:
             print(out.getvalue(), end="")
             raise
+        if refused:
+            raise refused[0] from None
         raise WrongUse(_one_line(err.getvalue() + out.getvalue(), argv, verb)) from None
 
 

@@ -31,6 +31,7 @@ usage: selfsight VERB ...        (selfsight VERB --help says more, with an examp
   export RUN --format timm       the encoder for other programs
   report RUN [RUN ...]           one HTML page that opens offline
   check DATA [--against DATA]    what is wrong with pictures: broken, odd, copies, leaks, classes
+  preview DATA                   a picture of pictures and their augmented views
   list [WHAT]                    methods, encoders, data, recipes, policies, protocols
 
 try:  selfsight pretrain simclr --data shapes --out runs/first
@@ -228,9 +229,15 @@ class ReportFlags:
 
 
 def _arguments(
-    argv: list[str], default: Any, verb: str, what: str, about: str, many: bool = False
+    argv: list[str],
+    default: Any,
+    verb: str,
+    what: str,
+    about: str,
+    many: bool = False,
+    more: Sequence[str] = (),
 ) -> tuple[list[str], bool, Any]:
-    """Words before the flags, --json, and the flags."""
+    """Words before the flags, --json, and the flags. `more`: names of flags that the caller took out."""
     json_flag, argv = take(argv, "--json", valued=False)
     if any(token in ("-h", "--help") for token in argv):
         parse(type(default), ["--help"], default, verb, what, about + "\n\nAlso: --json (one JSON object on stdout).")
@@ -244,7 +251,7 @@ def _arguments(
         raise WrongUse(f"{verb} takes {'' if many else 'one '}{what} before its flags (see `selfsight {verb} --help`)")
     if not needed and len(words) > 1:
         raise WrongUse(f"unexpected {words[1]!r} (see `selfsight {verb} --help`)")
-    check_flags(argv, default, verb)
+    check_flags(argv, default, verb, more)
     return words, bool(json_flag), parse(type(default), argv, default, verb, what, about)
 
 
@@ -342,6 +349,35 @@ def check(argv: list[str]) -> int:
     return check_verb(words[0], as_json, flags)
 
 
+def preview(argv: list[str]) -> int:
+    """Selfsight preview."""
+    about = (
+        "A PNG of pictures and their augmented views: whole views, small crops, masks, tiles, as a method's recipe makes "
+        "them.\n\nExample: selfsight preview ~/photos --method byol --views.locals 4 --out views.png\n\n"
+        "Also: --method NAME (whose views; default simclr), --policy NAME (a policy as it is, without the recipe's changes)."
+    )
+    method, argv = take(argv, "--method", valued=True)
+    policy, argv = take(argv, "--policy", valued=True)
+    from selfsight import api
+    from selfsight.augment.config import untouched
+    from selfsight.preview import PreviewFlags
+    from selfsight.preview import preview as write
+
+    data = argv[0] if argv and not argv[0].startswith("-") else "shapes"
+    recipe = api.settings(method or "simclr", data=data)
+    if policy and value_of(argv, "--views.policy"):
+        raise WrongUse("--policy and --views.policy contradict each other: give one of them")
+    views = untouched(recipe.views, policy) if policy else recipe.views
+    default = PreviewFlags(encoder=recipe.encoder, views=views)
+    words, as_json, flags = _arguments(argv, default, "preview", "DATA", about, more=["method", "policy"])
+    given = {f.name: getattr(flags, f.name) for f in dataclasses.fields(flags)}
+    found = write(words[0], method=method or "simclr", **given)
+    columns = ", ".join(found["columns"])
+    shown = f"{found['out']}: {found['rows']} pictures of {found['image_size']} px, policy {found['policy']}\ncolumns: {columns}"
+    print(json.dumps(found) if as_json else shown)
+    return 0
+
+
 def list_(argv: list[str]) -> int:
     """Selfsight list."""
     about = "What there is: methods, encoders, data, recipes, policies, protocols, formats.\n\nExample: selfsight list methods"
@@ -366,5 +402,5 @@ def list_(argv: list[str]) -> int:
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": pretrain, "resume": resume, "evaluate": evaluate, "embed": embed, "export": export, "report": report,
-    "check": check, "list": list_,
+    "preview": preview, "check": check, "list": list_,
 }  # fmt: skip

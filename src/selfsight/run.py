@@ -14,12 +14,13 @@ from typing import Any, Generic, Literal, TypeVar, Union
 
 import yaml
 
-from selfsight.augment import ViewsConfig
+from selfsight.augment import Pipeline, ViewsConfig
 from selfsight.encoders import EncoderConfig, settings_of
 from selfsight.errors import WrongUse
 from selfsight.methods import method_named, name_of
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
+from selfsight.pipelines import read_pipeline
 
 M = TypeVar("M")
 
@@ -216,6 +217,8 @@ def to_dict(run: Run[Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Pipeline):
+        return value.plain()
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
@@ -315,6 +318,8 @@ def _fit(hint: Any, value: Any) -> Any:
         inner = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
         fitted = [_fit(a, v) for a, v in zip(inner, value)] if len(inner) == len(value) else [_NO]
         return _NO if any(f is _NO for f in fitted) else tuple(fitted)
+    if hint is Pipeline:
+        return _NO if value is None else read_pipeline(value)
     if hint is type(None):
         return None if value is None else _NO
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,156 +1,34 @@
-"""From uniforms to pixels: what the random numbers of a group of views mean, and how they are applied.
+"""From what the random numbers mean (plan.py) to pixels.
 
-Everything random is worked out on the CPU, so it is the same whatever the device; pixels are touched afterwards, a part
-of the batch and a view at a time (on a CPU that part stays in the cache), without a host-device synchronisation.
+Pixels are touched a part of the batch and a view at a time (on a CPU that part stays in the cache), without a host-device
+synchronisation.
 Legend: V views, B batch, b rows of a part, C channels, s side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from selfsight.augment import colour, geometry
-from selfsight.augment.policies import Policy
-from selfsight.errors import WrongUse
+from selfsight.augment.gates import gray, jitter, mirror, where_open
+from selfsight.augment.plan import DRAWS, Group, Plan
+from selfsight.augment.steps import follow
 
-# Columns of the uniforms after the box's. Every policy draws all of them: switching one operation on or off leaves
-# the others' random numbers as they were.
-(FLIP, ROTATE, ANGLE, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE, ORDER, GRAY, BLUR, SIGMA, SOLARISE, DRAWS) = range(
-    geometry.CROP_DRAWS, geometry.CROP_DRAWS + 14
-)
 # Bytes of pixels in work at a time, fast and exact (whose many small operations want more rows).
 _PART_BYTES = {"cpu": (6 << 20, 12 << 20)}
 _ELSEWHERE = (1 << 30, 1 << 30)
 
 
-@dataclass(frozen=True)
-class Group:
-    """Views of one size: one policy per view."""
-
-    name: str
-    size: int
-    policies: tuple[Policy, ...]
-
-    def __post_init__(self) -> None:
-        if len({(p.interpolation, p.colour_first, p.gray_first, p.scale is None) for p in self.policies}) != 1:
-            raise WrongUse(
-                f"the policies of {self.name!r} views differ in interpolation, order or whether they crop; "
-                "give them the same, or use two groups"
-            )
-
-    def table(self, *fields: str) -> Tensor:
-        """(V, 1, fields) numbers of the policies."""
-        return torch.tensor([[[float(getattr(p, f)) for f in fields]] for p in self.policies])
-
-    def ranges(self, field: str) -> Tensor:
-        """(V, 1, 2) a range of the policies."""
-        return torch.tensor([[getattr(p, field)] for p in self.policies], dtype=torch.float64)
-
-    def boxes(self, draws: Tensor, sizes: Tensor) -> Tensor:
-        """Draws (B, V, DRAWS), sizes (B, 2) height and width -> (B, V, 4) int64 top, left, height, width."""
-        size = sizes.cpu()[:, None].expand(-1, len(self.policies), -1)
-        if self.policies[0].scale is None:
-            return geometry.central_boxes(size)
-        scale, ratio = (self.ranges(field).transpose(0, 1) for field in ("scale", "ratio"))
-        return geometry.random_boxes(draws, size, scale, ratio)
-
-
-class Plan(NamedTuple):
-    """What the uniforms of one group mean, on the CPU; every field is (V, B, ...)."""
-
-    flip: Tensor  #: bool
-    shift: Tensor  #: bool
-    offset: Tensor  #: (V, B, 2) pixels down and to the right
-    rotate: Tensor  #: bool
-    degrees: Tensor
-    jitter: Tensor  #: bool
-    factors: Tensor  #: (V, B, 4) as colour.compose takes them; neutral where the jitter is off
-    order: Tensor  #: int64, which of colour.ORDERS
-    gray: Tensor  #: bool
-    blur: Tensor  #: bool
-    sigma: Tensor  #: pixels
-    solarise: Tensor  #: bool
-    threshold: Tensor
-
-    @classmethod
-    def of(cls, group: Group, draws: Tensor) -> Plan:
-        """Draws (B, V, DRAWS): uniforms in [0, 1)."""
-        u = draws.transpose(0, 1)
-        gates = u[..., [FLIP, ROTATE, JITTER, GRAY, BLUR, SOLARISE]] < group.table(
-            "flip", "rotate", "jitter", "gray", "blur", "solarise"
-        )
-        flip, rotate, jitter, gray, blur, solarise = gates.unbind(-1)
-        spread = group.table("brightness", "contrast", "saturation", "hue")
-        centre = torch.tensor([1.0, 1, 1, 0])
-        low = torch.cat([(1 - spread[..., :3]).clamp_(min=0), -spread[..., 3:]], -1)
-        factors = low + (centre + spread - low) * u[..., BRIGHTNESS : HUE + 1]
-        sigma = group.ranges("sigma").float()
-        # a picture that is not cropped has the box's uniforms to spare
-        most = group.size // 8 if group.policies[0].scale is None else 0
-        shift = (u[..., 0] < group.table("shift")[..., 0]) & (most > 0)
-        return cls(
-            flip=flip,
-            shift=shift,
-            offset=(u[..., geometry.CROP_DRAWS - 2 : geometry.CROP_DRAWS] * (2 * most + 1)).long() - most,
-            rotate=rotate,
-            degrees=(2 * u[..., ANGLE] - 1) * group.table("degrees")[..., 0],
-            jitter=jitter,
-            factors=torch.where(jitter[..., None], factors, centre),
-            order=(u[..., ORDER] * len(colour.ORDERS)).long(),
-            gray=gray,
-            blur=blur,
-            sigma=sigma[..., 0] + (sigma[..., 1] - sigma[..., 0]) * u[..., SIGMA],
-            solarise=solarise,
-            threshold=group.table("threshold")[..., 0].expand_as(solarise),
-        )
-
-    def part(self, view: int, rows: slice) -> Plan:
-        """One view of some rows; every field is (b, ...)."""
-        return Plan(*(field[view, rows] for field in self))
-
-
-def where_open(x: Tensor, gate: Tensor, change: Callable[..., Tensor], *values: Tensor) -> None:
-    """x[i] = change(x, *values)[i] where gate[i], in place, working on those rows only.
-
-    x (b, ...) on any device; gate (b,) bool and values (b, ...) on the CPU.
-    """
-    rows = gate.nonzero()[:, 0]
-    if len(rows):
-        values = tuple(value[rows].to(x.device, non_blocking=True) for value in values)
-        rows = rows.to(x.device, non_blocking=True)
-        x.index_copy_(0, rows, change(x.index_select(0, rows), *values))
-
-
-def _gray(x: Tensor) -> Tensor:
-    return colour.to_gray(x).expand(-1, x.shape[1], -1, -1)
-
-
-def _mirror(x: Tensor) -> Tensor:
-    return x.flip(-1)
-
-
 def jitter_exactly(x: Tensor, plan: Plan, gray_first: bool, mask: Tensor | None) -> None:
     """Jitter and gray, step by step, in place. x (b, C, H, W) in [0, 1], mask (b, 1, H, W) valid pixels."""
     if gray_first:
-        where_open(x, plan.gray, _gray)
-    order = colour.ORDERS[plan.order]
-    extra = () if mask is None else (mask,)
-    for k in range(4):
-        for operation in range(4):
-            factor = plan.factors[:, operation]
-            due = plan.jitter & (order[:, k] == operation) & (factor != float(operation != colour.HUE))
-
-            def change(y: Tensor, f: Tensor, *valid: Tensor, operation: int = operation) -> Tensor:
-                return colour.step(y, operation, f, *valid)
-
-            where_open(x, due, change, factor, *extra)
+        where_open(x, plan.gray, gray)
+    jitter(x, plan.jitter, plan.factors, plan.order, mask)
     if not gray_first:
-        where_open(x, plan.gray, _gray)
+        where_open(x, plan.gray, gray)
 
 
 class Normal(NamedTuple):
@@ -159,6 +37,12 @@ class Normal(NamedTuple):
     mean: Tensor  #: (C,) on the device
     std: Tensor  #: (C,) on the device
     numbers: list[tuple[float, float]]  #: mean and deviation of each channel
+    blank: Tensor  #: (C,) in [0, 1], on the device: the colour of holes, what normalises to 0
+
+    def scaled(self, top: float) -> Normal:
+        """What leaves pictures in 0..top."""
+        numbers = [(0.0, 1 / top)] * len(self.numbers)
+        return Normal(torch.zeros_like(self.mean), torch.full_like(self.std, 1 / top), numbers, self.blank)
 
     def apply(self, x: Tensor) -> Tensor:
         """(..., C, s, s) in [0, 1], in place."""
@@ -258,7 +142,7 @@ def _make(group: Group, draws: Tensor, pixels: Tensor, sizes: Tensor | None, nor
     """All views of a group.
 
     Args:
-        group, draws: what to do; draws (B, V, DRAWS) on the CPU.
+        group, draws: what to do; draws (B, V, group.draws) on the CPU.
         pixels: (B, C, H, W) uint8 pictures, or (V, B, C, s, s) uint8 ones that are cropped already.
         sizes: (B, 2) true sizes of padded pictures, on the CPU; None: they are not padded.
         normal: normalisation.
@@ -268,6 +152,8 @@ def _make(group: Group, draws: Tensor, pixels: Tensor, sizes: Tensor | None, nor
         (V, B, C, s, s) float32.
     """
     plan, first = Plan.of(group, draws), group.policies[0]
+    last = normal if group.more else None  # steps come before it
+    normal = normal.scaled(1) if last else normal
     views, count = plan.flip.shape
     channels, height, width = pixels.shape[-3:]
     whole = None if pixels.dim() == 5 else _Pictures(group, plan, draws, pixels, sizes, exact)
@@ -286,7 +172,7 @@ def _make(group: Group, draws: Tensor, pixels: Tensor, sizes: Tensor | None, nor
                 x = whole.view(view, part, now)
             else:
                 x = pixels[view, part].float()
-                where_open(x, now.flip, _mirror)
+                where_open(x, now.flip, mirror)
             where_open(x, now.shift, geometry.shift, now.offset)
             where_open(x, now.rotate, geometry.rotate, now.degrees)
             target = out[view, part]
@@ -302,4 +188,7 @@ def _make(group: Group, draws: Tensor, pixels: Tensor, sizes: Tensor | None, nor
                 where_open(x, now.blur, geometry.blur, now.sigma)
                 where_open(x, now.solarise, colour.solarise, now.threshold)
                 target.copy_(normal.apply(x))
+            if last:
+                follow(group.policies[view].steps, target, draws[part, view, DRAWS:], last.blank)
+                last.apply(target)
     return out

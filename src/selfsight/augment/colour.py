@@ -30,6 +30,16 @@ _SATURATION_HUE = _PLACE[:, SATURATION] < _PLACE[:, HUE]
 _SATURATION_HUE_CONTRAST = _SATURATION_HUE & _HUE_CONTRAST
 
 
+NEUTRAL = torch.tensor([1.0, 1, 1, 0])
+"""(4,) the factors that change nothing."""
+
+
+def factors(u: Tensor, spread: Tensor) -> Tensor:
+    """Factors of the jitter from uniforms: both (..., 4); multipliers from 1 - x..1 + x (at least 0), turns from -x..x."""
+    low = torch.cat([(1 - spread[..., :3]).clamp_(min=0), -spread[..., 3:]], -1)
+    return low + (NEUTRAL + spread - low) * u
+
+
 def gray_weights(channels: int, device: torch.device | None = None) -> Tensor:
     """(C,) weights of the luminance: ITU-R 601 as torchvision rounds it for 3 channels, else the plain mean."""
     if channels == 3:

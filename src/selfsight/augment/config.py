@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from selfsight.augment.masks import MaskKind
+from selfsight.augment.pipeline import Pipeline
 from selfsight.augment.tiles import NO_TILES, TilesConfig
 from selfsight.errors import WrongUse
 
@@ -16,6 +17,9 @@ class ViewsConfig:
 
     policy: str = "auto"
     """Name of the augmentation, see `selfsight list policies`; auto: the method's own."""
+    pipeline: Pipeline | None = None
+    """A YAML file of steps in their order (docs/augmentation.md), in place of the policy and all that changes it: scale to
+    interpolation. Steps as text are taken, too."""
     views: int = 2
     """Whole views of each picture."""
     size: int = 0
@@ -40,6 +44,14 @@ class ViewsConfig:
     """Probability of a rotation; None: the policy's."""
     rotate_degrees: float = 30.0
     """A rotation is drawn from -degrees..degrees."""
+    randaugment: float | None = None
+    """Probability of RandAugment, after the policy's operations; None: the policy's."""
+    randaugment_magnitude: float = 9.0
+    """Strength of its two operations, at most 10."""
+    cutout: float | None = None
+    """Probability of Cutout, after the policy's operations; None: the policy's."""
+    cutout_side: float = 0.5
+    """Side of the square that it blanks, as a share of the view's."""
     colour: Literal["fast", "exact"] = "fast"
     """fast: one colour matrix per sample, clamped once; exact: step by step as torchvision does, hue in HSV."""
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
@@ -64,9 +76,25 @@ class ViewsConfig:
     """Cut pictures into tiles, for methods that compare these."""
 
 
+PROBABILITIES = ("gray", "blur", "solarise", "rotate", "randaugment", "cutout")
+"""Settings that change a policy, None where they do not."""
+_OF_POLICIES = ("scale", "strength", *PROBABILITIES, "interpolation")
+
+
+def untouched(config: ViewsConfig, policy: str) -> ViewsConfig:
+    """The settings with another policy, as it is."""
+    return replace(config, policy=policy, **{name: getattr(ViewsConfig, name) for name in _OF_POLICIES})
+
+
+def overruled(config: ViewsConfig) -> list[str]:
+    """Settings that would change a policy, and do nothing since a pipeline stands in its place."""
+    changed = [name for name in _OF_POLICIES if getattr(config, name) != getattr(ViewsConfig, name)]
+    return changed if config.pipeline else []
+
+
 def check(config: ViewsConfig) -> None:
     """Raise WrongUse for numbers that make no sense."""
-    for field in ("gray", "blur", "solarise", "rotate", "mask_share"):
+    for field in (*PROBABILITIES, "mask_share"):
         value = getattr(config, field)
         if value is not None and not 0 <= value <= 1:
             raise WrongUse(f"views.{field} is a probability, not {value}; give a number from 0 to 1")
@@ -83,5 +111,5 @@ def check(config: ViewsConfig) -> None:
     ):
         if getattr(config, field) < least:
             raise WrongUse(f"views.{field} is {getattr(config, field)}; give at least {least}")
-    if config.policy == "auto":
+    if config.policy == "auto" and not config.pipeline:
         raise WrongUse("views.policy 'auto' stands for the method's policy; give a name when building views by hand")

@@ -195,8 +195,19 @@ def shift(x: Tensor, offset: Tensor) -> Tensor:
 
 def rotate(x: Tensor, degrees: Tensor) -> Tensor:
     """Rotate counter-clockwise about the centre, bilinear, black outside. x (n, C, s, s), degrees (n,)."""
+    return warp(x, turn(degrees))
+
+
+def turn(degrees: Tensor) -> Tensor:
+    """The map of a rotation, for `warp`: degrees (n,), counter-clockwise -> (n, 2, 3)."""
     angle = degrees * (math.pi / 180)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    theta = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    return torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+
+
+def warp(x: Tensor, theta: Tensor) -> Tensor:
+    """An affine map, bilinear, zero outside. x (n, C, s, s); theta (n, 2, 3) says where each place of the result, as x and y
+    in -1..1, comes from.
+    """
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from selfsight.augment.apply import Group, Plan
+from selfsight.augment.plan import Group, Plan
 from selfsight.core import Images
 from selfsight.errors import WrongUse
 
@@ -16,6 +16,9 @@ def check_upright(group: Group) -> None:
         raise WrongUse("views.places are boxes, which rotated views are not: leave out --views.rotate")
     if any(policy.shift for policy in group.policies):
         raise WrongUse("views.places are boxes, which shifted views are not: choose another --views.policy")
+    moving = [step.name for policy in group.policies for step in policy.steps if step.moves]
+    if moving:
+        raise WrongUse(f"views.places are boxes, which {moving[0]} moves after the crop: leave it out")
 
 
 def places(group: Group, draws: Tensor, images: Tensor | Images | Mapping[str, Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
 """Named augmentations: what the published methods do to a picture, as data.
 
 A policy describes one view. Operations come in the order: crop, flip, shift, rotation, jitter, gray, blur, solarisation,
-normalisation; `colour_first` moves jitter and gray before the crop, `gray_first` gray before jitter.
+`steps`, normalisation; `colour_first` moves jitter and gray before the crop, `gray_first` gray before jitter.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from selfsight.augment.geometry import Interpolation
+from selfsight.augment.steps import Cutout, RandAugment, Step
 from selfsight.errors import WrongUse, perhaps
 
 
@@ -55,6 +56,8 @@ class Policy:
     """Jitter and gray before the crop."""
     gray_first: bool = False
     """Gray before jitter."""
+    steps: tuple[Step, ...] = ()
+    """What comes last, in its order: such as RandAugment and Cutout."""
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -64,13 +67,31 @@ class Policy:
         colour = colour[::-1] if self.gray_first else colour
         rest = [("blur", self.blur > 0), ("solarise", self.solarise > 0)]
         steps = [*colour, *place, *rest] if self.colour_first else [*place, *colour, *rest]
-        return tuple(name for name, on in steps if on)
+        return (*(name for name, on in steps if on), *(step.name for step in self.steps))
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What views that are made together must have in common."""
+        return self.interpolation, self.colour_first, self.gray_first, self.scale is None
+
+    @property
+    def flips_late(self) -> bool:
+        """Whether a step mirrors views, with random numbers of its own."""
+        return any(step.name == "flip" for step in self.steps)
+
+    def ending_in(self, step: Step) -> Policy:
+        """The policy with this step in place of its own of that kind, else as the last; without it if that never acts."""
+        kinds = [own.name for own in self.steps]
+        steps = tuple(step if own.name == step.name else own for own in self.steps)
+        steps = steps if step.name in kinds else (*steps, step)
+        return replace(self, steps=tuple(own for own in steps if own.apply_prob))
 
     def colour_operations(self) -> tuple[str, ...]:
         """The operations that mean something for three colour channels only."""
         jitter = self.jitter > 0
         on = {"saturation": jitter and self.saturation > 0, "hue": jitter and self.hue > 0, "gray": self.gray > 0}
-        return tuple(name for name, used in on.items() if used)
+        own = [name for name, used in on.items() if used]
+        return tuple(dict.fromkeys((*own, *(name for step in self.steps for name in step.needs()))))
 
     def stronger(self, strength: float) -> Policy:
         """Jitter times `strength`; the hue stops at half a turn."""
@@ -201,6 +222,12 @@ ENTRIES: dict[str, Entry] = {
         "arXiv 2301.08243",
         "code",
     ),
+    "randaugment": Entry(
+        (Policy(jitter=0.0, gray=0.0, steps=(RandAugment(), Cutout())),),
+        "RandAugment (2 operations of magnitude 9) and Cutout after crop and flip; any number of channels",
+        "arXiv 1909.13719 and 1708.04552, with the crops of SimCLR",
+        "ours",
+    ),
     "svhn": Entry(
         (replace(_SIMCLR_CIFAR, scale=None, flip=0.0),),
         "Digits: no crop and no flip, colours of simclr-cifar; add --views.rotate 0.33",
@@ -269,6 +296,8 @@ POLICIES: dict[str, tuple[Policy, ...]] = {name: entry.views for name, entry in 
 
 def entry(name: str) -> Entry:
     """The entry of this name. Raises WrongUse for an unknown one."""
+    if name.endswith((".yaml", ".yml")):
+        raise WrongUse(f"{name!r} is no policy: steps from a file are --views.pipeline {name}")
     if name not in ENTRIES:
         raise WrongUse(f"no augmentation policy is called {name!r}.{perhaps(name, list(ENTRIES))}")
     return ENTRIES[name]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsight.augment.masks import Masks
 from selfsight.augment.tiles import shuffled
 from selfsight.augment.views import Crops
 from selfsight.core import Images
@@ -15,7 +16,7 @@ RIGHT, WRONG = (0.18, 0.6, 0.3), (0.8, 0.2, 0.2)  #: colours of frames
 
 @torch.no_grad()
 def preview(views: Crops, images: Tensor | Images, rng: torch.Generator, gap: int = 2) -> Tensor:
-    """One row per image: the image itself, its views, and its tiles in their places and shuffled.
+    """One row per image: what `columns` names.
 
     Args:
         views: any Crops; what it normalises is undone. Standardised tiles get a contrast that shows them.
@@ -35,18 +36,49 @@ def preview(views: Crops, images: Tensor | Images, rng: torch.Generator, gap: in
         if views.tiles and group is views.tiles.group:
             tiles = plain_tiles(views, made["tiles"])
             cells += [puzzle(tiles)[None], puzzle(shuffled(tiles, made["shuffle"][0].argsort(1)))[None]]
-        else:
-            cells.append(made[group.name] * std + mean)
+            continue
+        whole = made[group.name] * std + mean
+        cells.append(whole)
+        if group is views.groups[0] and isinstance(views.masks, Masks):
+            cells.append(seen(whole, ~made["mask"]))
+        elif group is views.groups[0] and views.masks:
+            nothing = torch.zeros(1, count, views.masks.side**2, dtype=torch.bool, device=whole.device)
+            cells.append(seen(whole[:1], nothing.scatter(2, made["context"], True)))
+            targets = made["targets"].transpose(0, 1).flatten(1)[None]  # (1, B, patches of all)
+            cells.append(seen(whole[:1], nothing.scatter(2, targets, True)))
     cell = max(x.shape[-1] for x in cells) + gap
-    columns = sum(len(x) for x in cells)
     channels = len(views.mean)
-    sheet = torch.ones(count, columns, channels, cell, cell)
+    sheet = torch.ones(count, sum(len(x) for x in cells), channels, cell, cell)
     column = 0
     for x in cells:
         sheet[:, column : column + len(x), :, : x.shape[-1], : x.shape[-1]] = x.cpu().transpose(0, 1)
         column += len(x)
-    grid = sheet.permute(2, 0, 3, 1, 4).reshape(channels, count * cell, columns * cell)
+    grid = sheet.permute(2, 0, 3, 1, 4).reshape(channels, count * cell, column * cell)
     return grid.mul(255).round().clamp(0, 255).byte()
+
+
+def columns(views: Crops) -> list[str]:
+    """What the columns of `preview` show, from left to right."""
+    names = ["picture"]
+    for group in views.groups:
+        count = range(1, len(group.policies) + 1)
+        if group.name == "tiles":
+            names += ["tiles", "tiles shuffled"]
+            continue
+        names += [f"{'view' if group.name == 'global' else 'small crop'} {v}" for v in count]
+        if group is views.groups[0] and isinstance(views.masks, Masks):
+            names += [f"view {v} without hidden patches" for v in count]
+        elif group is views.groups[0] and views.masks:
+            names += ["context", "targets"]
+    return names
+
+
+def seen(x: Tensor, patches: Tensor) -> Tensor:
+    """Views in gray but for some patches: x (V, B, C, s, s) in [0, 1], patches (V, B, T) bool in row-major order."""
+    side = round(patches.shape[-1] ** 0.5)
+    width = x.shape[-1] // side
+    shown = patches.unflatten(-1, (side, side)).repeat_interleave(width, -2).repeat_interleave(width, -1)
+    return torch.where(shown[:, :, None], x, torch.full_like(x, 0.5))
 
 
 def plain_tiles(views: Crops, tiles: Tensor) -> Tensor:

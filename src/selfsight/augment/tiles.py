@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsight.augment.apply import DRAWS, Group, Normal, make
+from selfsight.augment.apply import Normal, make
 from selfsight.augment.permutations import permutations as permutations
+from selfsight.augment.plan import DRAWS, Group
 from selfsight.augment.policies import Policy
 from selfsight.errors import WrongUse
 
@@ -86,7 +87,7 @@ class Tiles:
         self.count = config.grid**2
         side = config.cell + (config.grid - 1) * config.stride
         flip = policy.flip if shared_flip else 0.0
-        still = replace(policy, flip=flip, rotate=0.0, jitter=0.0, gray=0.0, blur=0.0, solarise=0.0)
+        still = replace(policy, flip=flip, rotate=0.0, jitter=0.0, gray=0.0, blur=0.0, solarise=0.0, steps=())
         self.group = Group("tiles", side, (still if config.per_tile else policy,))
         alone = replace(policy, flip=policy.flip - flip, shift=0.0)
         self.each = Group("tile", config.size, (alone,)) if config.per_tile else None
@@ -117,12 +118,12 @@ class Tiles:
         """
         config, u = self.config, draws["tile"].cpu()
         if self.each:
-            tiles = self._cut(picture(_scaled(normal, 255))[0], u)  # 0..255, as a source of views
+            tiles = self._cut(picture(normal.scaled(255))[0], u)  # 0..255, as a source of views
             sheet = tiles.transpose(0, 1).flatten(0, 1)[None]
-            made = make(self.each, u.flatten(0, 1)[:, None], sheet, None, _scaled(normal, 1), exact)
+            made = make(self.each, u.flatten(0, 1)[:, None], sheet, None, normal.scaled(1), exact)
             tiles = made[0].unflatten(0, (-1, self.count)).transpose(0, 1)
         else:
-            tiles = self._cut(picture(_scaled(normal, 1))[0], u)
+            tiles = self._cut(picture(normal.scaled(1))[0], u)
         if config.value_shift:
             low, high = config.value_shift
             added = low + (u[..., _VALUE : _VALUE + tiles.shape[2]] * (high - low + 1)).floor()
@@ -145,12 +146,6 @@ class Tiles:
         windows = x.unfold(2, config.size, 1).unfold(3, config.size, 1)  # (B, C, y, x, t, t), a view
         rows, colours = torch.arange(len(x), device=x.device)[:, None], torch.arange(channels, device=x.device)
         return windows[rows, colours, top, left]
-
-
-def _scaled(normal: Normal, top: float) -> Normal:
-    """What leaves pictures in 0..top."""
-    count = len(normal.numbers)
-    return Normal(torch.zeros_like(normal.mean), torch.full_like(normal.std, 1 / top), [(0.0, 1 / top)] * count)
 
 
 def standardised(tiles: Tensor) -> Tensor:

@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsight.augment import geometry
-from selfsight.augment.apply import DRAWS, FLIP, Group, Normal, make
-from selfsight.augment.config import ViewsConfig, check
+from selfsight.augment.apply import Normal, make
+from selfsight.augment.config import PROBABILITIES, ViewsConfig, check
 from selfsight.augment.masks import NAMES, Masks, MultiBlock, masking
 from selfsight.augment.multicrop import multi_crop
 from selfsight.augment.places import check_upright, places
+from selfsight.augment.plan import DRAWS, FLIP, Group
 from selfsight.augment.policies import POLICIES, Policy, entry
+from selfsight.augment.steps import Cutout, RandAugment, Step
 from selfsight.augment.tiles import Tiles
 from selfsight.core import Images, Views
 from selfsight.errors import WrongUse
@@ -50,10 +52,11 @@ class Crops(nn.Module):
         self.register_buffer("std", std.float().clone(), persistent=False)
 
     def draw(self, count: int, rng: torch.Generator) -> dict[str, Tensor]:
-        """Uniforms of `count` pictures: group name -> (count, V, DRAWS) float32 in [0, 1), on the CPU.
+        """Uniforms of `count` pictures: group name -> (count, V, group.draws) float32 in [0, 1), on the CPU.
 
-        With masks also "mask": (count, V, T) bool, which patches of the whole views are hidden (or see MultiBlock); with
-        tiles also theirs.
+        What steps need is drawn after all else: the other random numbers are those of a policy without steps. With masks
+        also "mask": (count, V, T) bool, which patches of the whole views are hidden (or see MultiBlock); with tiles also
+        theirs.
         """
         draws = {g.name: torch.rand(count, len(g.policies), DRAWS, generator=rng) for g in self.groups}
         if self.shared_flip:
@@ -62,7 +65,13 @@ class Crops(nn.Module):
                 uniforms[..., FLIP] = first
         if self.masks:
             draws |= self.masks.draws(count, len(self.groups[0].policies), rng)
-        return draws | self.tiles.draw(count, rng) if self.tiles else draws
+        if self.tiles:
+            draws |= self.tiles.draw(count, rng)
+        each = [*self.groups, *([self.tiles.each] if self.tiles and self.tiles.each else [])]
+        for group in (group for group in each if group.more):
+            own = draws[group.name]
+            draws[group.name] = torch.cat([own, torch.rand(*own.shape[:2], group.more, generator=rng)], -1)
+        return draws
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -79,7 +88,7 @@ class Crops(nn.Module):
 
         Args:
             picture: (C, H, W) uint8.
-            draws: one row of `draw`: name -> (V, DRAWS).
+            draws: one row of `draw`: name -> (V, uniforms).
 
         Returns:
             Name -> (V, C, s, s) uint8, not flipped; stacked along dimension 1 they are what `forward` takes; "place" ->
@@ -118,7 +127,7 @@ class Crops(nn.Module):
             x1, y1, x2, y2 as shares of the picture, x1 > x2 where the view is flipped.
         """
         views: Views = {}
-        normal = Normal(self.mean, self.std, self._numbers)
+        normal = self._normal()
         for group in self.groups:
             given = images[group.name] if isinstance(images, Mapping) else images
             pixels, sizes = self._checked(given)
@@ -144,7 +153,7 @@ class Crops(nn.Module):
         Bicubic, antialiased; square pictures of that size are left as they are.
         """
         pixels, sizes = self._checked(images)
-        normal = Normal(self.mean, self.std, self._numbers)
+        normal = self._normal()
         if sizes is None:
             side = min(pixels.shape[2:])
             top, left = (pixels.shape[2] - side) // 2, (pixels.shape[3] - side) // 2
@@ -154,6 +163,9 @@ class Crops(nn.Module):
             return normal.apply(x.div_(255))
         group = Group("clean", size, POLICIES["none"])
         return make(group, torch.zeros(len(pixels), 1, DRAWS), pixels, sizes, normal, exact=True)[0]
+
+    def _normal(self) -> Normal:
+        return Normal(self.mean, self.std, self._numbers, self.mean)
 
     def _checked(self, images: Tensor | Images) -> Images:
         images = images if isinstance(images, Images) else Images(images)
@@ -187,36 +199,33 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
     check(config)
     if config.mask != "none" and not patch:
         raise WrongUse("views.mask hides patches, and this encoder has none: use a transformer such as vit-small")
-    known, size = entry(config.policy), config.size or image_size
-    changes: dict[str, object] = {
-        field: getattr(config, field)
-        for field in ("gray", "blur", "solarise", "rotate")
-        if getattr(config, field) is not None
-    }
-    changes["degrees"] = config.rotate_degrees
-    if config.interpolation != "auto":
-        changes["interpolation"] = config.interpolation
+    pipeline, size = config.pipeline, config.size or image_size
+    known = pipeline.entry() if pipeline else entry(config.policy)
+    if pipeline and config.shared_flip and any(policy.flips_late for policy in (*known.views, known.local) if policy):
+        raise WrongUse("--views.shared-flip mirrors all views alike: in the pipeline, put flip right after crop")
 
     def adapted(policy: Policy, scale: tuple[float, float] | None) -> Policy:
-        policy = replace(policy.stronger(config.strength), scale=scale, **changes)  # type: ignore[arg-type]
+        policy = replace(policy, scale=scale) if pipeline else replace(_changed(policy, config), scale=scale)
         wrong = policy.colour_operations()
         if wrong and channels != 3:
+            way = "leave them out" if pipeline else "use --views.policy plain"
             raise WrongUse(
-                f"policy {config.policy!r} uses {', '.join(wrong)}, which need 3 channels, and the pictures have "
-                f"{channels}; use --views.policy plain, or convert the pictures to RGB"
+                f"{'the pipeline' if pipeline else f'policy {config.policy!r}'} uses {', '.join(wrong)}, which need 3 "
+                f"channels, and the pictures have {channels}; {way}, or convert the pictures to RGB"
             )
         return policy
 
     policies = [known.views[v % len(known.views)] for v in range(config.views)]
     crops = multi_crop(size)
-    spare = crops.scale if config.locals and known.local is None else None
+    spare = crops.scale if config.locals and known.local is None and not pipeline else None
     groups = []
     if config.views:
-        scales = [config.scale or (p.scale and spare) or p.scale for p in policies]
+        own = None if pipeline else config.scale
+        scales = [own or (p.scale and spare) or p.scale for p in policies]
         groups.append(Group("global", size, tuple(adapted(p, s) for p, s in zip(policies, scales, strict=True))))
     if config.locals:
         small = config.local_scale or (known.local and known.local.scale) or crops.local_scale
-        if known.local and not config.local_scale and small:
+        if known.local and not config.local_scale and small and not pipeline:
             small = (max(small[0], crops.local_scale[0]), small[1])  # a 32 px picture has no crops of 0.05
         bases = [known.local or known.views[v % len(known.views)] for v in range(config.locals)]
         side = max(patch, crops.size // patch * patch) if patch else crops.size
@@ -226,7 +235,7 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
     tiles = None
     if config.tiles.grid:
         first = known.views[0]
-        policy = adapted(first, config.tiles.scale or config.scale or first.scale)
+        policy = adapted(first, config.tiles.scale or (not pipeline and config.scale) or first.scale)
         tiles = Tiles(config.tiles, policy, size, config.shared_flip)
         groups.append(tiles.group)
     if not config.normalise:
@@ -237,3 +246,22 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         tuple(groups), mean, std, exact=config.colour == "exact", clean=clean, masks=masks, tiles=tiles,
         shared_flip=config.shared_flip, placed=config.places,
     )  # fmt: skip
+
+
+def _changed(policy: Policy, config: ViewsConfig) -> Policy:
+    """The policy with what the settings change of it."""
+    given = {name: getattr(config, name) for name in PROBABILITIES if getattr(config, name) is not None}
+    shares = {kind: given.pop(kind.name, None) for kind in (RandAugment, Cutout)}
+    policy = replace(policy.stronger(config.strength), degrees=config.rotate_degrees, **given)
+    if config.interpolation != "auto":
+        policy = replace(policy, interpolation=config.interpolation)
+    for kind, share in shares.items():
+        own: Step | None = next((step for step in policy.steps if isinstance(step, kind)), None)
+        if own or share is not None:
+            step = replace(own or kind(), apply_prob=share if own is None or share is not None else own.apply_prob)
+            if isinstance(step, RandAugment):
+                step = replace(step, magnitude=config.randaugment_magnitude)
+            elif isinstance(step, Cutout):
+                step = replace(step, side=config.cutout_side)
+            policy = policy.ending_in(step)
+    return policy

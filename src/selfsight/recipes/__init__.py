@@ -19,6 +19,7 @@ from selfsight.recipes.cifar10 import cifar10, dcl, emp_short, moco_demo
 from selfsight.recipes.common import POLICIES_OF as POLICIES_OF
 from selfsight.recipes.imagenet import cpc_v1, dino_long, dino_resnet, imagenet, moco_v1, simclr_v2, swav_small_batch
 from selfsight.recipes.resolving import fit_warmup as fit_warmup
+from selfsight.recipes.resolving import follow_pictures as follow_pictures
 from selfsight.recipes.resolving import resolve as resolve
 from selfsight.recipes.seer import SEER
 from selfsight.recipes.siamese import SIAMESE

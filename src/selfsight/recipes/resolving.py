@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from selfsight.augment import POLICIES, suits
+from selfsight.augment.config import overruled
+from selfsight.augment.policies import entry
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
 from selfsight.recipes.common import ENCODERS_OF, POLICIES_OF, patches
@@ -18,6 +20,46 @@ def _batch(pictures: int, cuda: bool, multiple: int) -> int:
     most = 1024 if cuda else 256
     size = 2 ** max(1, int(math.log2(max(2, pictures // 8))))
     return max(multiple, min(most, size) // multiple * multiple)
+
+
+def follow_pictures(
+    run: Run[Any], *, image_size: int, channels: int, cuda: bool, policy_of_data: str = ""
+) -> tuple[Run[Any], list[str]]:
+    """Replace what follows from the look of the pictures: encoder, policy, tiles. See `resolve`."""
+    choices: list[str] = []
+
+    def choose(setting: str, value: Any, why: str) -> Any:
+        choices.append(f"{setting} {value}: {why}")
+        return value
+
+    run = replace(run, image_size=image_size)
+    if run.encoder == "auto":
+        small = image_size <= 64 and not cuda
+        why = f"{image_size} px views on {'a GPU' if cuda else 'a CPU'}"
+        names = ("vit-mini", "vit-small") if METHODS[run.method_name].tokens else ("fastnet", "resnet18")
+        names = ENCODERS_OF.get(run.method_name, names)
+        run = replace(run, encoder=choose("encoder", names[0 if small else 1], why))
+    if run.views.pipeline:
+        ignored = ", ".join(["the policy", *(name.replace("_", "-") for name in overruled(run.views))])
+        choose("pipeline", " ".join(run.views.pipeline.names), f"in place of {ignored}")
+    elif run.views.policy == "auto":
+        policy = POLICIES_OF[run.method_name][0 if image_size <= 64 else 1]
+        colours = POLICIES[policy][0].jitter > 0  # a method that lets colours be (it predicts pixels) keeps its own
+        if policy_of_data and colours and suits(policy_of_data, channels):
+            policy = choose("policy", policy_of_data, f"{run.data} asks for it in place of {policy}")
+        elif suits(policy, channels):
+            policy = choose("policy", policy, f"{run.method_name} at {image_size} px")
+        else:
+            policy = choose("policy", "plain", f"pictures have {channels} channel(s), colour operations need 3")
+        run = replace(run, views=replace(run.views, policy=policy))
+    else:
+        entry(run.views.policy)  # refused now if there is none
+    if run.method_name == "cpc" and not run.views.tiles.cell:
+        tiles = patches(
+            choose("tiles", max(8, image_size // 4), "a quarter of the picture in pixels, overlapping by half")
+        )
+        run = replace(run, views=replace(run.views, tiles=tiles))
+    return run, choices
 
 
 def resolve(
@@ -39,34 +81,14 @@ def resolve(
     Raises:
         WrongUse: a batch larger than the set, or a run without a step.
     """
-    choices: list[str] = []
+    run, choices = follow_pictures(
+        run, image_size=image_size, channels=channels, cuda=cuda, policy_of_data=policy_of_data
+    )
 
     def choose(setting: str, value: Any, why: str) -> Any:
         choices.append(f"{setting} {value}: {why}")
         return value
 
-    run = replace(run, image_size=image_size)
-    if run.encoder == "auto":
-        small = image_size <= 64 and not cuda
-        why = f"{image_size} px views on {'a GPU' if cuda else 'a CPU'}"
-        names = ("vit-mini", "vit-small") if METHODS[run.method_name].tokens else ("fastnet", "resnet18")
-        names = ENCODERS_OF.get(run.method_name, names)
-        run = replace(run, encoder=choose("encoder", names[0 if small else 1], why))
-    if run.views.policy == "auto":
-        policy = POLICIES_OF[run.method_name][0 if image_size <= 64 else 1]
-        colours = POLICIES[policy][0].jitter > 0  # a method that lets colours be (it predicts pixels) keeps its own
-        if policy_of_data and colours and suits(policy_of_data, channels):
-            policy = choose("policy", policy_of_data, f"{run.data} asks for it in place of {policy}")
-        elif suits(policy, channels):
-            policy = choose("policy", policy, f"{run.method_name} at {image_size} px")
-        else:
-            policy = choose("policy", "plain", f"pictures have {channels} channel(s), colour operations need 3")
-        run = replace(run, views=replace(run.views, policy=policy))
-    if run.method_name == "cpc" and not run.views.tiles.cell:
-        tiles = patches(
-            choose("tiles", max(8, image_size // 4), "a quarter of the picture in pixels, overlapping by half")
-        )
-        run = replace(run, views=replace(run.views, tiles=tiles))
     multiple = run.processes * run.accumulate
     if run.batch_size == "auto":
         size = _batch(pictures, cuda, multiple)
