@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from selfsight.data import archives, synthetic
-from selfsight.data.files import Pictures, Request, Source, to_pixels
+from selfsight.data.files import Pictures, Request, Source, class_order, to_pixels
 from selfsight.data.store import Built, cached, fits_on_disk
 from selfsight.errors import WrongUse
 
@@ -200,9 +200,4 @@ def class_names(source: Source) -> list[str] | None:
     if source.classes is not None:
         return source.classes
     names = {name for part in (source.train, source.test) if part is not None for name in part.labels or ()}
-    if not names:
-        return None
-    try:
-        return sorted(names, key=int)
-    except ValueError:
-        return sorted(names)
+    return class_order(names) if names else None

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from selfsight.data import decode, files, split
+from selfsight.data import containers, decode, files, split
 from selfsight.data.catalogue import DATASETS, class_names, numbered
 from selfsight.data.feed import BadFiles, Decoded, default_workers, printable
 from selfsight.data.files import Pictures, Request, Source
 from selfsight.data.objects import with_channels
 from selfsight.data.part import DataSet, Part, moments
 from selfsight.data.reading import Cache, Look, Settings, look_at, some, store_of
+from selfsight.data.spans import Spans, Strings
 from selfsight.data.store import CACHE_LIMIT, Resident, content_of_files, content_of_pixels, home
 from selfsight.errors import WrongUse, perhaps
 
@@ -69,6 +70,10 @@ def open_data(
         )
     source = _find(name, root, download, cache in ("auto", "disk"), log)
     choices = list(source.notices)
+    if source.damaged and bad_files == "error":
+        raise WrongUse(
+            f"not all pictures can be read: {some(source.damaged)}; copy them again, or use --bad-files skip"
+        )
     classes = class_names(source)
     look = look_at(source.train, name)
     image_size = image_size or _auto_size(look, device_type, choices)
@@ -85,6 +90,7 @@ def open_data(
     if source.test is not None and len(source.test):
         test, bad, print_of = _open_part(source.test, classes, settings, look, choices)
         skipped, prints = skipped + bad, [*prints, print_of]
+    skipped = source.damaged + skipped
     if skipped:
         choices.append(f"{len(skipped)} unreadable files are skipped: {some(skipped)}")
 
@@ -123,6 +129,9 @@ def _find(name: str, root: Path, download: bool, on_disk: bool, log: Callable[[s
         known = DATASETS[head]
         source = known.open(Request(name, options, root, download, on_disk, log))
         return replace(source, mean=known.mean, std=known.std)
+    stored = containers.find(Request(name, [], root, download, on_disk, log))
+    if stored is not None:
+        return stored
     path = Path(name).expanduser()
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -134,7 +143,9 @@ def _find(name: str, root: Path, download: bool, on_disk: bool, log: Callable[[s
             return files.from_list(path)
         if suffix in decode.SUFFIXES:
             raise WrongUse(f"{name} is one picture; give the folder it lies in")
-        raise WrongUse(f"{name} is no set of pictures; give a folder, a .npz, a .npy, or a .txt or .csv list of paths")
+        raise WrongUse(
+            f"{name} is no set of pictures; give a folder, .tar shards, a .npz, .npy, .h5, .parquet, or a .txt or .csv list"
+        )
     if "/" in name or "\\" in name or suffix:
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         near = perhaps(path.name, beside)
@@ -167,17 +178,17 @@ def _open_part(
         if pixels.numel() <= CACHE_LIMIT // 4:  # a larger one may be mapped from its file: no copy
             pixels = pixels.contiguous()
         return Part(Resident.of(pixels), labels=labels), [], _with_labels(content, pictures)
-    paths, names = pictures.paths or [], pictures.names or []
-    content = content_of_files(names, paths)
-    store, bad = store_of(paths, names, content, settings, look, choices)
-    keep = torch.ones(len(paths), dtype=torch.bool)
+    spans, names = Spans.of(pictures.paths or []), Strings.of(pictures.names or [])
+    content = content_of_files(names, spans)
+    store, bad = store_of(spans, names, content, settings, look, choices)
+    keep = torch.ones(len(spans), dtype=torch.bool)
     keep[[position for position, _ in bad]] = False
     index = keep.nonzero()[:, 0]
     part = Part(
         store,
         labels=None if labels is None else labels[index],
         index=index,
-        names=[names[i] for i in index.tolist()],
+        names=names.select(index),
     )
     return part, [(printable(names[i]), why) for i, why in bad], _with_labels(content, pictures)
 
