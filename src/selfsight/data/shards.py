@@ -68,6 +68,9 @@ def list_shards(pattern: str) -> list[str]:
     if missing:
         few = ", ".join(missing[:3]) + (", ..." if missing[3:] else "")
         raise WrongUse(f"{len(missing)} of {len(found)} shards are not there: {few}; fetch them, or change {pattern!r}")
+    other = next((file for file in found if not file.endswith(".tar")), None)
+    if other is not None:
+        raise WrongUse(f"{other} is no .tar; of other files give the folder, or a .txt list of paths")
     if not found:
         raise WrongUse(
             f"no .tar in {pattern}; give a folder of shards, a .tar, or a pattern such as a-{{000..099}}.tar"
@@ -78,12 +81,12 @@ def list_shards(pattern: str) -> list[str]:
 def _list_remote(pattern: str) -> tuple[list[str], list[str]]:
     system, path = filesystem(pattern)
     try:
-        if "{" in pattern or pattern.endswith(".tar"):
+        if "*" not in pattern and ("{" in pattern or pattern.endswith(".tar")):
             found = expand(pattern)
             with ThreadPoolExecutor(16) as pool:
                 there = list(pool.map(system.exists, found))
             return found, [file for file, is_there in zip(found, there) if not is_there]
-        names = system.glob(path if "*" in path else f"{path.rstrip('/')}/**.tar")
+        names = system.glob(path) if "*" in path else [file for file in system.find(path) if file.endswith(".tar")]
     except OSError as error:
         raise WrongUse(f"{pattern} cannot be listed ({' '.join(str(error).split())[:100]}); check it") from None
     return sorted(system.unstrip_protocol(name) for name in names), []
