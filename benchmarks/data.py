@@ -29,9 +29,10 @@ TARGET = 60.0  #: seconds for 50,000 small JPEG files on two cores
 def doctor(folder: Path) -> dict[str, Any]:
     """`selfsight check` of a folder; and of some of its files, beside a loop that only decodes them, with Pillow."""
     from selfsight.data.files import from_folder
+    from selfsight.data.spans import Spans
     from selfsight.doctor import check
 
-    paths = from_folder(folder).train.paths or []
+    paths = [Path(span.path) for span in Spans.of(from_folder(folder).train.paths or [])]
     wall, cpu, found = timed(lambda: check(folder))
     some = paths[:: max(1, len(paths) // FEW)][:FEW]
 

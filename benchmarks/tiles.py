@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from selfsight.augment import TilesConfig, ViewsConfig, build
-from selfsight.augment.permutations import permutations
+from selfsight.augment.permutations import Kind, permutations
 from selfsight.rng import Stream, generator
 from speed import RESULTS, clock, machine, pictures
 
@@ -61,7 +61,8 @@ def main() -> None:
     found["a loop over pictures, 9 tiles of 32 px"] = round(
         len(few) * 9 / min(clock(lambda: loop(few)) for _ in range(5))
     )
-    for kind, count in (("algebraic", 504), ("greedy-min", 1000)):
+    sets: tuple[tuple[Kind, int], ...] = (("algebraic", 504), ("greedy-min", 1000))
+    for kind, count in sets:
         found[f"{count} permutations of 9 tiles, {kind}, seconds"] = round(
             clock(partial(permutations, 9, count, kind)), 2
         )

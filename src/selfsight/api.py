@@ -263,7 +263,8 @@ def embed(
     where = pick_device(device)
     features = extract(net.to(where), _chunks(part, size, channels, where), where).numpy()
     labels = None if part.labels is None else part.labels.numpy()
-    found = Embedded(features, labels, part.paths, part.index.numpy(), classes)
+    names = None if part.paths is None else list(part.paths)
+    found = Embedded(features, labels, names, part.index.numpy(), classes)
     if path is not None:
         write_features(path, found)
     return found

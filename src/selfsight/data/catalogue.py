@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from selfsight.data import archives, arrays, imagenet, synthetic
-from selfsight.data.files import Request, Source
+from selfsight.data.files import Request, Source, class_order
 
 
 @dataclass(frozen=True)
@@ -203,9 +203,4 @@ def class_names(source: Source) -> list[str] | None:
     if source.classes is not None:
         return source.classes
     names = {name for part in (source.train, source.test) if part is not None for name in part.labels or ()}
-    if not names:
-        return None
-    try:
-        return sorted(names, key=int)
-    except ValueError:
-        return sorted(names)
+    return class_order(names) if names else None

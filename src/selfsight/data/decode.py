@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from selfsight.data.spans import Span
+
 LONGEST = 4  # a panorama is reduced until it fits, so that it cannot blow up the batch it is padded into
 _GRAY = {"1", "L", "I", "F", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
 _ORIENTATION = 0x0112
@@ -45,20 +47,20 @@ class Header(NamedTuple):
     gray: bool
 
 
-def probe(path: str | Path) -> Header:
+def probe(source: str | Path | Span) -> Header:
     """Size and kind of a picture without decoding it.
 
     Raises:
         Unreadable: not a picture.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(source.source() if isinstance(source, Span) else source) as picture:
             return Header(picture.height, picture.width, picture.mode in _GRAY)
     except Exception as error:  # decoders raise anything on broken files
         raise Unreadable(reason(error)) from None
 
 
-def read(source: str | Path | Image.Image, channels: int, shorter: int) -> Tensor:
+def read(source: str | Path | Span | Image.Image, channels: int, shorter: int) -> Tensor:
     """The canonical picture: (C, H, W) uint8. `channels`: 1 or 3; `shorter`: 0 keeps the size.
 
     Raises:
@@ -67,7 +69,7 @@ def read(source: str | Path | Image.Image, channels: int, shorter: int) -> Tenso
     try:
         if isinstance(source, Image.Image):
             return _canonical(source, channels, shorter)
-        with Image.open(source) as picture:
+        with Image.open(source.source() if isinstance(source, Span) else source) as picture:
             return _canonical(picture, channels, shorter)
     except Exception as error:  # decoders raise anything on broken files
         raise Unreadable(reason(error)) from None

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from selfsight.core import Images
 from selfsight.data import decode
+from selfsight.data.spans import Spans
 from selfsight.data.store import padded
 from selfsight.errors import WrongUse
 
@@ -55,7 +56,7 @@ class Decoded:
 
     def __init__(
         self,
-        paths: Sequence[str | Path],
+        pictures: Spans | Sequence[str | Path],
         channels: int,
         shorter: int,
         bad_files: BadFiles = "skip",
@@ -63,12 +64,12 @@ class Decoded:
         workers: int = 0,
     ) -> None:
         """`shorter`: see decode.py; `workers`: processes of `feed`, 0 decodes in this one."""
-        self.paths, self.channels, self.shorter = [str(p) for p in paths], channels, shorter
+        self.spans, self.channels, self.shorter = Spans.of(pictures), channels, shorter
         self.bad_files, self.log, self.workers = bad_files, log, workers
         self.failed: dict[int, str] = {}  #: row -> why it could not be read, as found out so far
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.spans)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "log": print}  # a closure does not travel to workers, and they do not log
@@ -83,7 +84,7 @@ class Decoded:
         for ahead in range(len(self)):
             at = (row + ahead) % len(self)
             try:
-                return decode.read(self.paths[at], self.channels, self.shorter), failed
+                return decode.read(self.spans[at], self.channels, self.shorter), failed
             except decode.Unreadable as error:
                 failed[at] = str(error)
                 if self.bad_files == "error":
@@ -91,7 +92,9 @@ class Decoded:
         raise WrongUse(self.complaint(row, failed[row]))
 
     def complaint(self, row: int, why: str) -> str:
-        return f"{printable(self.paths[row])} cannot be read ({why}); repair or remove it, or use --bad-files skip"
+        return (
+            f"{printable(self.spans.title(row))} cannot be read ({why}); repair or remove it, or use --bad-files skip"
+        )
 
     def take(self, rows: Tensor) -> Images:
         """(B,) rows -> their pictures, decoded now."""
@@ -106,7 +109,9 @@ class Decoded:
         for row, why in failed.items():
             if row not in self.failed:
                 self.failed[row] = why
-                self.log(f"skipped {printable(self.paths[row])}: {why}; the next readable picture stands in for it")
+                self.log(
+                    f"skipped {printable(self.spans.title(row))}: {why}; the next readable picture stands in for it"
+                )
 
     def feed(self, steps: Iterable[tuple[Tensor, Draws]], views: Cutter) -> Iterator[dict[str, Tensor]]:
         """For each (rows (B,), draws) the crops of its pictures: name -> (V, B, C, s, s) uint8, in the order given.

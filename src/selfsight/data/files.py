@@ -6,7 +6,7 @@ Legend: N pictures, H, W height and width, C channels.
 import csv
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,22 @@ import torch
 from torch import Tensor
 
 from selfsight.data.decode import SUFFIXES
+from selfsight.data.spans import Spans
 from selfsight.errors import WrongUse
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation", "eval")
-_JUNK = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+JUNK = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 _PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")
-_LABEL_COLUMNS = ("label", "class", "target", "category", "y")
+LABEL_COLUMNS = ("label", "class", "target", "category", "y")
 
 
 @dataclass(frozen=True)
 class Pictures:
     """One part as it lies at its source: either files or one array."""
 
-    paths: list[Path] | None = None  #: N files
-    names: list[str] | None = None  #: N names of them, relative to the source, "/" between folders
+    paths: list[Path] | Spans | None = None  #: N files, or parts of files
+    names: Sequence[str] | None = None  #: N names of them, relative to the source, "/" between folders
     pixels: Tensor | None = None  #: (N, C, H, W) uint8
     labels: list[str] | Tensor | None = None  #: N class names, or (N,) int64 numbers of `Source.classes`, -1: no label
 
@@ -49,6 +50,7 @@ class Source:
     mean: tuple[float, ...] | None = None  #: published statistics, in 0..1 units
     std: tuple[float, ...] | None = None
     policy: str = ""  #: augmentation that the pictures ask for; "": the method's own
+    damaged: list[tuple[str, str]] = field(default_factory=list)  #: (file, reason) that not all pictures came out of
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,19 @@ def from_folder(root: Path) -> Source:
         WrongUse: no picture in it.
     """
     ignored: Counter[str] = Counter()
-    found = sorted(_walk(root, ignored))
+    found = sorted(walk(root, ignored))
     notices = []
     if ignored:
         kinds = ", ".join(f"{kind} {count}" for kind, count in ignored.most_common(4))
         notices.append(f"{sum(ignored.values())} files that are no pictures are left alone ({kinds})")
     if not found:
         raise WrongUse(f"no pictures in {root}; pictures end in .jpg, .png, .webp, ...{_left(notices)}")
-    split = _split_of(found)
+    split = split_of(found)
     if split is None:
         return Source(_labelled(root, found, notices, "folder"), notices=notices)
     train_name, test_names = split
-    train = _labelled(root, [n for n in found if _top(n) == train_name], notices, train_name, strip=True)
-    tests = {name: [n for n in found if _top(n) == name] for name in test_names}
+    train = _labelled(root, [n for n in found if top_of(n) == train_name], notices, train_name, strip=True)
+    tests = {name: [n for n in found if top_of(n) == name] for name in test_names}
     # a test part without labels (ImageNet's) is no use where there is a labelled one
     parts = {name: _labelled(root, names, [], name, strip=True) for name, names in tests.items()}
     ranked = sorted(parts, key=lambda name: (parts[name].labels is None, TEST.index(name.lower())))
@@ -90,7 +92,7 @@ def from_folder(root: Path) -> Source:
     if ranked:
         notices.append(f"test part: {ranked[0]}/ ({len(tests[ranked[0]])} pictures)")
     used = {train_name, *ranked[:1]}
-    rest = Counter(_top(n) for n in found if _top(n) not in used)
+    rest = Counter(top_of(n) for n in found if top_of(n) not in used)
     if rest:
         notices.append("left out beside them: " + ", ".join(f"{name or 'the top'} ({n})" for name, n in rest.items()))
     return Source(train, chosen, notices=notices)
@@ -117,7 +119,7 @@ def from_list(file: Path) -> Source:
     path_at = next((head.index(c) for c in _PATH_COLUMNS if c in head), None)
     label_at: int | None = None
     if path_at is not None:
-        label_at = next((head.index(c) for c in _LABEL_COLUMNS if c in head), None)
+        label_at = next((head.index(c) for c in LABEL_COLUMNS if c in head), None)
         rows = rows[1:]
     else:
         path_at, label_at = 0, 1 if all(len(row) > 1 for row in rows) else None
@@ -148,13 +150,23 @@ def from_arrays(file: Path) -> Source:
     if "" in arrays:
         return Source(Pictures(pixels=to_pixels(arrays[""], str(file), notices)), notices=notices)
 
+    return from_named(arrays, str(file), lambda array, what: to_pixels(array, what, notices), notices)
+
+
+def from_named(arrays: Mapping[str, Any], file: str, read: Callable[[Any, str], Tensor], notices: list[str]) -> Source:
+    """Arrays called images|x|data, labels|y and the same with `test_`. `read`: an array and what to call it -> pixels.
+
+    Raises:
+        WrongUse: no such names, or another number of labels than of pictures.
+    """
+
     def part(prefix: str) -> Pictures | None:
         images = next((prefix + k for k in ("images", "x", "data") if prefix + k in arrays), None)
         if images is None:
             return None
         labels = next((prefix + k for k in ("labels", "y") if prefix + k in arrays), None)
-        pixels = to_pixels(arrays[images], f"{file}[{images}]", notices)
-        values = None if labels is None else arrays[labels].reshape(-1)
+        pixels = read(arrays[images], f"{file}[{images}]")
+        values = None if labels is None else np.asarray(arrays[labels]).reshape(-1)
         if values is not None and len(values) != len(pixels):
             raise WrongUse(f"{file}: {len(values)} {labels} for {len(pixels)} {images}; give one label a picture")
         return Pictures(pixels=pixels, labels=None if values is None else [_label(v) for v in values.tolist()])
@@ -199,7 +211,7 @@ def to_pixels(array: np.ndarray[Any, Any], what: str, notices: list[str] | None 
     return torch.from_numpy(out)
 
 
-def _walk(root: Path, ignored: Counter[str]) -> Iterator[str]:
+def walk(root: Path, ignored: Counter[str]) -> Iterator[str]:
     """Names of the pictures under `root`; counts the other files by suffix."""
 
     def visit(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
@@ -213,7 +225,7 @@ def _walk(root: Path, ignored: Counter[str]) -> Iterator[str]:
         if here in above:  # a link that leads back up
             return
         for entry in entries:
-            if entry.name.startswith(".") or entry.name in _JUNK:
+            if entry.name.startswith(".") or entry.name in JUNK:
                 continue
             kind = _kind(entry)
             if kind == "folder":
@@ -239,13 +251,14 @@ def _kind(entry: "os.DirEntry[str]") -> str:
         return "file"
 
 
-def _top(name: str) -> str:
+def top_of(name: str) -> str:
+    """The first folder of a name, "" if it lies in none."""
     return name.split("/", 1)[0] if "/" in name else ""
 
 
-def _split_of(names: list[str]) -> tuple[str, list[str]] | None:
+def split_of(names: list[str]) -> tuple[str, list[str]] | None:
     """The train folder and the test folders beside it, if that is the layout."""
-    tops = {_top(name) for name in names}
+    tops = {top_of(name) for name in names}
     train = next((top for top in sorted(tops) if top.lower() in TRAIN), None)
     tests = sorted(top for top in tops if top.lower() in TEST)
     if train is None or "" in tops or not (tests or len(tops) == 1):
@@ -256,13 +269,22 @@ def _split_of(names: list[str]) -> tuple[str, list[str]] | None:
 def _labelled(root: Path, names: list[str], notices: list[str], what: str, strip: bool = False) -> Pictures:
     """Pictures with their first folder as label, where that makes at least two classes and leaves none outside."""
     inner = [name.split("/", 1)[1] for name in names] if strip else names
-    tops = [_top(name) for name in inner]
+    tops = [top_of(name) for name in inner]
     labelled = "" not in tops and len(set(tops)) >= 2
     if labelled:
         notices.append(f"labels: the {len(set(tops))} first-level folders of the {what}")
     elif len(set(tops)) > 1:
         notices.append("no labels: pictures lie beside the folders")
     return Pictures([root / name for name in names], names, labels=tops if labelled else None)
+
+
+def class_order(names: Iterable[str]) -> list[str]:
+    """Classes in order: as numbers where they are numbers, else alphabetically."""
+    names = list(names)
+    try:
+        return sorted(names, key=int)
+    except ValueError:
+        return sorted(names)
 
 
 def _label(value: object) -> str:

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from selfsight.data import decode, exclusion, files, split
+from selfsight.data import containers, decode, exclusion, files, split
 from selfsight.data.catalogue import DATASETS, class_names, numbered
 from selfsight.data.feed import BadFiles, Decoded, default_workers, printable
 from selfsight.data.files import Pictures, Request, Source
 from selfsight.data.objects import with_channels
 from selfsight.data.part import DataSet, Part, moments
 from selfsight.data.reading import Cache, Look, Settings, look_at, some, store_of
+from selfsight.data.spans import Spans, Strings
 from selfsight.data.store import CACHE_LIMIT, Resident, content_of_files, content_of_pixels, home
 from selfsight.errors import WrongUse, perhaps
 
@@ -73,6 +74,10 @@ def open_data(
     source = find(name, root, download, cache in ("auto", "disk"), log)
     choices = list(source.notices)
     kept, kept_test = _left_in(source, unwanted, name, exclude, choices)
+    if source.damaged and bad_files == "error":
+        raise WrongUse(
+            f"not all pictures can be read: {some(source.damaged)}; copy them again, or use --bad-files skip"
+        )
     classes = class_names(source)
     look = look_at(source.train, name)
     image_size = image_size or _auto_size(look, device_type, choices)
@@ -89,6 +94,7 @@ def open_data(
     if source.test is not None and len(kept_test):
         test, bad, print_of = _open_part(source.test, kept_test, classes, settings, look, choices)
         skipped, prints = skipped + bad, [*prints, print_of]
+    skipped = source.damaged + skipped
     if skipped:
         choices.append(f"{len(skipped)} unreadable files are skipped: {some(skipped)}")
 
@@ -130,6 +136,9 @@ def find(name: str, root: Path, download: bool, on_disk: bool, log: Callable[[st
         source = known.open(Request(name, options, root, download, on_disk, log))
         source = replace(source, policy=known.policy)
         return source if options else replace(source, mean=known.mean, std=known.std)
+    stored = containers.find(Request(name, [], root, download, on_disk, log))
+    if stored is not None:
+        return stored
     path = Path(name).expanduser()
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -141,7 +150,9 @@ def find(name: str, root: Path, download: bool, on_disk: bool, log: Callable[[st
             return files.from_list(path)
         if suffix in decode.SUFFIXES:
             raise WrongUse(f"{name} is one picture; give the folder it lies in")
-        raise WrongUse(f"{name} is no set of pictures; give a folder, a .npz, a .npy, or a .txt or .csv list of paths")
+        raise WrongUse(
+            f"{name} is no set of pictures; give a folder, .tar shards, a .npz, .npy, .h5, .parquet, or a .txt or .csv list"
+        )
     if "/" in name or "\\" in name or suffix:
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         near = perhaps(path.name, beside)
@@ -195,18 +206,18 @@ def _open_part(
         if len(kept) < len(pictures):
             part, content = part.subset(kept), f"{content} {kept.tolist()}"
         return part, [], _with_labels(content, pictures)
-    names = [(pictures.names or [])[i] for i in kept.tolist()]
-    paths = [(pictures.paths or [])[i] for i in kept.tolist()]
-    content = content_of_files(names, paths)
-    store, bad = store_of(paths, names, content, settings, look, choices)
-    keep = torch.ones(len(paths), dtype=torch.bool)
+    spans = Spans.of(pictures.paths or []).select(kept)
+    names = Strings.of(pictures.names or []).select(kept)
+    content = content_of_files(names, spans)
+    store, bad = store_of(spans, names, content, settings, look, choices)
+    keep = torch.ones(len(spans), dtype=torch.bool)
     keep[[position for position, _ in bad]] = False
     index = kept[keep]
     part = Part(
         store,
         labels=None if labels is None else labels[index],
         index=index,
-        names=[names[i] for i in keep.nonzero()[:, 0].tolist()],
+        names=names.select(keep.nonzero()[:, 0]),
     )
     return part, [(printable(names[i]), why) for i, why in bad], _with_labels(content, pictures)
 

@@ -3,7 +3,7 @@
 Legend: N pictures of the part, B rows asked for, C channels, H, W height and width, V views, s side of a view.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selfsight.core import Images
 from selfsight.data.feed import Cutter, Decoded, Draws
+from selfsight.data.spans import Strings
 from selfsight.data.store import Resident
 
 
@@ -25,14 +26,14 @@ class Part:
         rows: Tensor | None = None,
         labels: Tensor | None = None,
         index: Tensor | None = None,
-        names: list[str] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         """`rows`: (N,) where they lie in the store; `labels`, `index`: (N,) int64; `names`: N file names."""
         self.store = store
         self.rows = torch.arange(len(store)) if rows is None else rows
         self.labels = labels  #: (N,) int64 class numbers, -1: this one has none; or None
         self.index = self.rows if index is None else index  #: (N,) place in the source, bad files counted
-        self.paths = names  #: N file names relative to the source, or None
+        self.paths = None if names is None else Strings.of(names)  #: N file names relative to the source, or None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,7 +45,7 @@ class Part:
             rows=self.rows[rows],
             labels=None if self.labels is None else self.labels[rows],
             index=self.index[rows],
-            names=None if self.paths is None else [self.paths[row] for row in rows.tolist()],
+            names=None if self.paths is None else self.paths.select(rows),
         )
 
     def labelled(self) -> Tensor:

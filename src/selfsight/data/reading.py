@@ -15,6 +15,7 @@ from torch import Tensor
 from selfsight.data import decode, split
 from selfsight.data.feed import BadFiles, Decoded, cores, printable
 from selfsight.data.files import Pictures
+from selfsight.data.spans import Span, Spans
 from selfsight.data.store import CACHE_LIMIT, Built, Entry, Resident, cached, fits_on_disk, in_memory
 from selfsight.errors import WrongUse
 from selfsight.rng import Stream, generator
@@ -58,16 +59,16 @@ def look_at(pictures: Pictures, name: str) -> Look:
     if pictures.pixels is not None:
         _, channels, height, width = pictures.pixels.shape
         return Look([(height, width)], channels == 1)
-    paths = pictures.paths or []
-    order = torch.randperm(len(paths), generator=generator(0, Stream.SPLIT, split.HEADERS)).tolist()
+    spans = Spans.of(pictures.paths or [])
+    order = torch.randperm(len(spans), generator=generator(0, Stream.SPLIT, split.HEADERS)).tolist()
     found: list[decode.Header] = []
     broken: list[tuple[str, str]] = []
     with ThreadPoolExecutor(min(8, cores())) as pool:
         for start in range(0, len(order), _HEADERS):
-            sample = [paths[i] for i in order[start : start + _HEADERS]]
-            for path, header in zip(sample, pool.map(try_probe, sample)):
+            sample = order[start : start + _HEADERS]
+            for row, header in zip(sample, pool.map(try_probe, [spans[row] for row in sample])):
                 if isinstance(header, str):
-                    broken.append((path.name, header))
+                    broken.append((printable(Path(spans.title(row)).name), header))
                 else:
                     found.append(header)
             if found:
@@ -77,7 +78,7 @@ def look_at(pictures: Pictures, name: str) -> Look:
     return Look([(h.height, h.width) for h in found], all(h.gray for h in found))
 
 
-def try_probe(path: Path) -> decode.Header | str:
+def try_probe(path: Path | Span) -> decode.Header | str:
     """The header of a file, or why it has none."""
     try:
         return decode.probe(path)
@@ -86,59 +87,61 @@ def try_probe(path: Path) -> decode.Header | str:
 
 
 def store_of(
-    paths: list[Path], names: list[str], content: str, settings: Settings, look: Look, choices: list[str]
+    spans: Spans, names: Sequence[str], content: str, settings: Settings, look: Look, choices: list[str]
 ) -> tuple[Resident | Decoded, list[tuple[int, str]]]:
-    """Files -> a store and the positions that are not in it, with the reason."""
+    """Encoded pictures -> a store and the positions that are not in it, with the reason."""
     sizes = [decode.fit(*size, settings.shorter) for size in look.sizes]
-    need = settings.channels * len(paths) * sum(h * w for h, w in sizes) // len(sizes)
+    need = settings.channels * len(spans) * sum(h * w for h, w in sizes) // len(sizes)
     key = f"{content}-{settings.shorter}-{settings.channels}-{PIXELS}"
     file = settings.root / "store" / key
     amount = f"{need / 2**20:,.0f} MiB"
 
     def build() -> Built:
-        settings.log(f"reading {len(paths):,} pictures into {amount}, once for this image size")
-        return read_all(paths, settings)
+        settings.log(f"reading {len(spans):,} pictures into {amount}, once for this image size")
+        return read_all(spans, settings)
 
     entry: Entry | None = None
     room = settings.cache == "disk" or need <= CACHE_LIMIT
     if settings.cache in ("auto", "disk") and (file.exists() or (room and fits_on_disk(settings.root, need))):
         try:
             entry = cached(file, settings.channels, build)
-            choices.append(f"{len(paths):,} pictures cached on disk: {file}")
+            choices.append(f"{len(spans):,} pictures cached on disk: {file}")
         except OSError as error:
             choices.append(f"no cache on disk: {error}")
     if entry is None and settings.cache == "disk":
         raise WrongUse(f"a cache of {amount} cannot be written under {settings.root}; make room, or use --cache off")
     if entry is None and (settings.cache == "memory" or (settings.cache == "auto" and need <= CACHE_LIMIT // 4)):
         entry = in_memory(settings.channels, build())
-        choices.append(f"{len(paths):,} pictures kept in memory")
+        choices.append(f"{len(spans):,} pictures kept in memory")
     if entry is not None:
         refuse_bad(entry[1], names, settings.bad_files)
         return entry
-    choices.append(f"{len(paths):,} pictures decoded as they are needed, by {settings.workers} processes")
-    empty = [(i, "empty file") for i, path in enumerate(paths) if not path.is_file() or not path.stat().st_size]
+    choices.append(f"{len(spans):,} pictures decoded as they are needed, by {settings.workers} processes")
+    empty = [(i, "empty file") for i in spans.void()]
     refuse_bad(empty, names, settings.bad_files)
-    lost = {i for i, _ in empty}
-    usable = [path for i, path in enumerate(paths) if i not in lost]
-    store = Decoded(usable, settings.channels, settings.shorter, settings.bad_files, settings.log, settings.workers)
+    usable = torch.ones(len(spans), dtype=torch.bool)
+    usable[[i for i, _ in empty]] = False
+    spans = spans.select(usable.nonzero()[:, 0])
+    store = Decoded(spans, settings.channels, settings.shorter, settings.bad_files, settings.log, settings.workers)
     return store, empty
 
 
-def read_all(paths: Sequence[Path], settings: Settings) -> Iterator[Tensor | str]:
+def read_all(pictures: Spans | Sequence[Path], settings: Settings) -> Iterator[Tensor | str]:
     """Every picture in order, or why there is none; decoded by threads, a few ahead."""
+    spans = Spans.of(pictures)
 
-    def one(path: Path) -> Tensor | str:
+    def one(span: Span) -> Tensor | str:
         try:
-            return decode.read(path, settings.channels, settings.shorter)
+            return decode.read(span, settings.channels, settings.shorter)
         except decode.Unreadable as error:
             return str(error)
 
     with ThreadPoolExecutor(min(8, cores())) as pool:
-        for start in range(0, len(paths), 256):
-            yield from pool.map(one, paths[start : start + 256])
+        for start in range(0, len(spans), 256):
+            yield from pool.map(one, list(spans[start : start + 256]))
 
 
-def refuse_bad(bad: list[tuple[int, str]], names: list[str], policy: BadFiles) -> None:
+def refuse_bad(bad: list[tuple[int, str]], names: Sequence[str], policy: BadFiles) -> None:
     """Raise WrongUse that names the bad files, if the policy is error."""
     if bad and policy == "error":
         listed = [(printable(names[i]), why) for i, why in bad]

@@ -14,7 +14,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,12 +23,14 @@ import torch
 from torch import Tensor
 
 from selfsight.core import Images
+from selfsight.data.spans import Span, Spans, Strings
 
 CACHE_LIMIT = 4 << 30
 """Bytes: a set of photos that would need more is decoded by workers instead (`cache="disk"` builds it all the same)."""
 _FREE = 1 << 30  # bytes to leave on the disk
 _WHOLE = 64 << 10  # files up to this size are hashed in full, longer ones by size, head and tail (half of it each)
 _READ = 100_000  # files that are hashed so, at most: evenly spaced ones of a larger set, the others by size alone
+_SAMPLED = 256 << 20  # bytes of parts of files above which some of them stand for all
 _CHECKED = 1 << 30  # cache files up to this size are checked byte by byte, longer ones in evenly spaced pieces
 _MAGIC = b"selfsig1"
 _CLOSING = struct.Struct("<8sQII")  # magic, length of the footer, its checksum, the pixels' checksum
@@ -90,40 +92,40 @@ def home() -> Path:
     return Path(os.environ.get("SELFSIGHT_HOME") or "~/.cache/selfsight").expanduser()
 
 
-def content_of_files(names: list[str], paths: list[Path]) -> str:
+def content_of_files(names: Sequence[str], pictures: Spans | Sequence[Path]) -> str:
     """Hash of the names, sizes and bytes of files (in full up to 64 KiB, else head and tail): same set, same hash.
 
-    Of a set with more than 100,000 files, evenly spaced ones are read, and of the others the size counts.
+    Parts of files hash as files of their own; above 256 MiB in all it is their sizes, and the bytes of 1,024 evenly
+    spaced ones, so that large shards need not be read to be opened. Of more than 100,000, evenly spaced ones are read, and
+    of the others the size counts.
     """
-    every = -(-len(paths) // _READ)
+    spans, total = Spans.of(pictures), hashlib.blake2b(digest_size=16)
+    size = spans.total()
+    if size is not None and size > _SAMPLED:
+        total.update(spans.length.numpy().tobytes())
+        rows = torch.linspace(0, len(spans) - 1, 1024).long().unique()
+        for name in names:
+            total.update(os.fsencode(name) + b"\0")
+        names, spans = Strings.of(names).select(rows), spans.select(rows)
 
-    def piece(position: int) -> bytes:
-        digest, path = hashlib.blake2b(digest_size=16), paths[position]
+    every = -(-len(spans) // _READ)
+
+    def piece(position: int, span: Span) -> bytes:
+        digest = hashlib.blake2b(digest_size=16)
         try:
-            if position % every:
-                digest.update(struct.pack("<Q", path.stat().st_size))
-                return digest.digest()
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                digest.update(struct.pack("<Q", size))
-                if size <= _WHOLE:
-                    digest.update(file.read())
-                else:
-                    digest.update(file.read(_WHOLE // 2))
-                    file.seek(-_WHOLE // 2, os.SEEK_END)
-                    digest.update(file.read())
+            size, content = span.ends(0 if position % every else _WHOLE)
+            digest.update(struct.pack("<Q", size))
+            digest.update(content)
         except OSError:  # decoding will say what is wrong with it
             digest.update(b"unreadable")
         return digest.digest()
 
     def pieces(start: int) -> list[bytes]:
-        return [
-            piece(i) for i in range(start, min(start + 64, len(paths)))
-        ]  # a task for each would cost more than the reading
+        # a task for each would cost more than the reading
+        return [piece(start + i, span) for i, span in enumerate(spans[start : start + 64])]
 
-    total = hashlib.blake2b(digest_size=16)
     with ThreadPoolExecutor(8) as pool:
-        for start, digests in zip(range(0, len(paths), 64), pool.map(pieces, range(0, len(paths), 64))):
+        for start, digests in zip(range(0, len(spans), 64), pool.map(pieces, range(0, len(spans), 64))):
             for name, digest in zip(names[start : start + 64], digests):
                 total.update(os.fsencode(name) + b"\0" + digest)
     return total.hexdigest()
@@ -159,7 +161,7 @@ def cached(file: Path, channels: int, build: Callable[[], Built]) -> Entry:
     found = _open(file)
     if found is None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(file.with_suffix(".lock")):
+        with locked(file.with_suffix(".lock")):
             found = _open(file)  # another process may have been faster
             if found is None:
                 for left in file.parent.glob(f"{file.name}.*.tmp"):  # of a builder that was killed
@@ -246,7 +248,7 @@ def _checksum(pixels: np.ndarray) -> int:
 
 
 @contextlib.contextmanager
-def _lock(file: Path) -> Iterator[None]:
+def locked(file: Path) -> Iterator[None]:
     """One process at a time, where the system can; else all build the same, and the last rename holds."""
     try:
         import fcntl

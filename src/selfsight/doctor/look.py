@@ -3,6 +3,7 @@
 Legend: N pictures of a part, B of a chunk. A picture costs FACTS.itemsize bytes of memory, whatever its size.
 """
 
+import io
 import os
 import stat
 import threading
@@ -26,6 +27,7 @@ from selfsight.data import decode, exclusion
 from selfsight.data.feed import cores
 from selfsight.data.files import Pictures
 from selfsight.data.objects import with_channels
+from selfsight.data.spans import Span, Spans, is_remote
 from selfsight.doctor import near
 from selfsight.doctor.kinds import BIT, BROKEN, Limits
 
@@ -85,7 +87,8 @@ def look_at(pictures: Pictures, name: str, limits: Limits, done: Callable[[int],
         stop = min(start + CHUNK, len(pictures))
         if pictures.pixels is not None:
             return start, _arrays(pictures.pixels[start:stop], limits)
-        return start, [_file(path, limits) for path in (pictures.paths or [])[start:stop]]
+        spans, names = Spans.of((pictures.paths or [])[start:stop]), (pictures.names or [])[start:stop]
+        return start, [_file(span, name, limits) for span, name in zip(spans, names)]
 
     def facts(start: int) -> tuple[int, list[Picture], np.ndarray]:
         _, found = some(start)
@@ -131,8 +134,13 @@ def _facts(found: list[Picture]) -> np.ndarray:
     return rows
 
 
-def _file(path: Path, limits: Limits) -> Picture:
+def _file(span: Span, name: str, limits: Limits) -> Picture:
     try:
+        if span.length >= 0 or is_remote(span.path):  # a part of a file, or far away
+            content = span.read()
+            suffix = os.path.splitext(name)[1].lower()
+            return _opened(io.BytesIO(content), suffix, limits) if content else Picture(kinds=("empty",), why="empty")
+        path = Path(span.path)
         info = os.stat(path)
         if not stat.S_ISREG(info.st_mode):  # a pipe would keep us waiting for ever
             return Picture(kinds=("unreadable",), why="no file" if not stat.S_ISDIR(info.st_mode) else "a folder")
