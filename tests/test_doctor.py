@@ -22,6 +22,7 @@ from hostile import photo
 from selfsight import cli
 from selfsight.data import decode, exclusion, open_data
 from selfsight.data.files import Pictures
+from selfsight.data.spans import Span
 from selfsight.doctor import KINDS, Limits, check, near
 from selfsight.doctor import look as looking
 from selfsight.doctor.kinds import OF_ONE
@@ -134,7 +135,7 @@ def test_a_file_that_may_not_be_opened_is_told_with_its_reason(tmp_path, monkeyp
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(looking, "open", refuse, raising=False)
-    picture = looking._file(tmp_path / "a.jpg", Limits())
+    picture = looking._file(Span(str(tmp_path / "a.jpg")), "a.jpg", Limits())
     assert (picture.kinds, picture.why) == (("unreadable",), "Permission denied")
 
 
@@ -750,7 +751,7 @@ def test_an_interruption_ends_the_work(tmp_path, monkeypatch, capsys):
     pictures = Pictures([tmp_path / "a.png"] * 100_000, ["a.png"] * 100_000)
     looked = []
     file = looking._file
-    monkeypatch.setattr(looking, "_file", lambda path, limits: (looked.append(1), file(path, limits))[1])
+    monkeypatch.setattr(looking, "_file", lambda span, name, limits: (looked.append(1), file(span, name, limits))[1])
 
     def stop(_):
         raise KeyboardInterrupt

@@ -15,6 +15,7 @@ OPTIONAL = (
     "lightning",
     "pandas",
     "pyarrow",
+    "h5py",
 )
 
 BLOCK = f"""

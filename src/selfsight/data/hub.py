@@ -32,9 +32,10 @@ def from_hub(request: Request) -> Source:
         except Exception as error:  # no network, no such set, gated: the hub's client raises many things
             errors.append(" ".join(str(error).split())[:150] or type(error).__name__)
             continue
-        files = [file for file in sorted(base.rglob("*.parquet")) if _in(file.relative_to(base).as_posix(), chosen)]
+        files = sorted(base.rglob("*.parquet"))
         if files:
-            _one_of([file.relative_to(base).as_posix() for file in files], request.name, chosen)
+            _one_of([file.relative_to(base).as_posix() for file in files], f"hf:{repository}", chosen)
+            files = [file for file in files if _in(file.relative_to(base).as_posix(), chosen)]
             return from_parquet_files(files, base, request)
         errors.append("it has no Parquet files")
     if not request.download:
