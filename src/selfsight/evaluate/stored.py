@@ -1,0 +1,142 @@
+"""Features in files: training and test part with labels, computed by selfsight or by any other program.
+
+Legend: N training rows, M test rows, D features.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfsight.checkpoint import atomic, check_out
+from selfsight.errors import WrongUse
+
+
+class Sets(NamedTuple):
+    """What protocols work on. Labels of both parts count the same classes."""
+
+    train: Tensor | None  #: (N, D) float32; None where no protocol asks for it
+    labels: Tensor | None  #: (N,) int64
+    test: Tensor  #: (M, D) float32
+    test_labels: Tensor | None  #: (M,) int64
+    classes: list[str] | None
+    views: Tensor | None = None  #: (n, V, D) of augmented views of some test pictures, for `geometry`
+
+
+def read(path: Path, test: Path | None = None) -> tuple[Sets, dict[str, Any]]:
+    """Training and test features, and the header of the first file.
+
+    Args:
+        path: .npz with `train_features`, `train_labels`, `test_features`, `test_labels` (and perhaps `classes`), as
+            `evaluate --out` writes it; or, with `test`, one with `features` and `labels`, as `embed` writes it.
+        test: .npz with `features` and `labels`.
+
+    Raises:
+        WrongUse: no such file, not a file of arrays, arrays that are missing or do not fit each other.
+    """
+    arrays = _arrays(path)
+    if test is None:
+        parts = [_part(arrays, path, "train_"), _part(arrays, path, "test_")]
+        names = [_names(arrays)] * 2
+    else:
+        asked = _arrays(test)
+        parts, names = [_part(arrays, path, ""), _part(asked, test, "")], [_names(arrays), _names(asked)]
+    (train, labels), (rows, wanted) = parts
+    if train.shape[1] != rows.shape[1]:
+        raise WrongUse(
+            f"{train.shape[1]} training features but {rows.shape[1]} test features; take both from one encoder"
+        )
+    classes = names[0]
+    if classes and names[1] and names[1] != classes and wanted is not None:
+        if strange := sorted(set(names[1]) - set(classes)):
+            raise WrongUse(f"{str(test)!r} has classes that {str(path)!r} has not ({', '.join(strange[:5])})")
+        wanted = torch.tensor([classes.index(name) for name in names[1]])[wanted]
+    try:
+        header = json.loads(str(arrays["header"])) if "header" in arrays else {}
+    except json.JSONDecodeError:
+        header = {}
+    return Sets(train, labels, rows, wanted, classes), header
+
+
+def write(path: Path, sets: Sets, header: dict[str, Any]) -> None:
+    """Write what `read` reads: arrays without pickled objects, and a header as JSON text."""
+    named = {"train_features": sets.train, "train_labels": sets.labels} if sets.train is not None else {}
+    named |= {"test_features": sets.test, "test_labels": sets.test_labels}
+    arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in named.items() if value is not None}
+    if sets.classes:
+        arrays["classes"] = np.array(sets.classes)
+    arrays["header"] = np.array(json.dumps(header))
+
+    def save(part: Path) -> None:
+        with part.open("wb") as file:
+            np.savez(file, **arrays)
+
+    atomic(path, save)
+
+
+def check_features_out(path: Path) -> None:
+    """Refuse a file for features that exists, cannot be written or is not .npz, before any work is done."""
+    if path.suffix != ".npz":
+        raise WrongUse(f"--out {str(path)!r}: features of both parts are written as .npz; choose that ending")
+    check_out(path)
+
+
+def standardised(sets: Sets) -> Sets:
+    """Mean 0 and deviation 1 of each feature over the training rows, both parts alike; constant ones become 0.
+
+    Raises:
+        WrongUse: there are no training features.
+    """
+    if sets.train is None:
+        raise WrongUse("standardising needs training features: give --train DATA")
+    x = sets.train.double()
+    mean, std = x.mean(0), x.std(0, correction=0)
+    varies = std > 1e-7 * mean.abs().clamp(min=1e-20)
+    scale = torch.where(varies, std, torch.ones_like(std))
+
+    def apply(features: Tensor) -> Tensor:
+        return ((features.double() - mean) / scale * varies).float()
+
+    views = None if sets.views is None else apply(sets.views)
+    return sets._replace(train=apply(sets.train), test=apply(sets.test), views=views)
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise WrongUse(f"no file of features at {str(path)!r}: give an .npz that `embed` or `evaluate --out` wrote")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise WrongUse(
+            f"{str(path)!r} is not a readable .npz of plain arrays ({type(error).__name__}): write features with np.savez"
+        ) from None
+
+
+def _part(arrays: dict[str, Any], path: Path, prefix: str) -> tuple[Tensor, Tensor | None]:
+    """Features (n, D) and labels (n,) or None."""
+    name = prefix + "features"
+    if name not in arrays:
+        more = ", or --test FILE with the test part" if prefix and "features" in arrays else ""
+        raise WrongUse(f"{str(path)!r} has no array {name!r} (it has {', '.join(sorted(arrays))}): name it so{more}")
+    features, labels = arrays[name], arrays.get(prefix + "labels")
+    if features.ndim != 2 or not len(features) or features.dtype.kind not in "fiu":
+        raise WrongUse(f"{name} in {str(path)!r} is {features.dtype} {features.shape}: give numbers (rows, features)")
+    x = torch.from_numpy(features.astype(np.float32))
+    if labels is None:
+        return x, None
+    if labels.shape != (len(features),) or labels.dtype.kind not in "iu" or (len(labels) and labels.min() < 0):
+        raise WrongUse(
+            f"{prefix}labels in {str(path)!r} are {labels.dtype} {labels.shape}: give {len(features)} whole numbers from 0 on"
+        )
+    return x, torch.from_numpy(labels.astype(np.int64))
+
+
+def _names(arrays: dict[str, Any]) -> list[str] | None:
+    return [str(name) for name in arrays["classes"]] if "classes" in arrays else None
