@@ -282,9 +282,7 @@ def _rows(name: str, numbers: dict[str, Any]) -> list[list[str]]:
 
 def _row(name: str, numbers: dict[str, Any]) -> list[str]:
     first, top5 = numbers.get("top1"), numbers.get("top5")
-    rest = ", ".join(
-        f"{k} {v}" for k, v in numbers.items() if k not in ("top1", "top5") and not isinstance(v, list)
-    )
+    rest = ", ".join(f"{k} {v}" for k, v in numbers.items() if k not in ("top1", "top5") and not isinstance(v, list))
     return [name, *("" if value is None else f"{value:.2%}" for value in (first, top5)), rest]
 
 

@@ -57,7 +57,7 @@ def retrieval(features: Tensor, labels: Tensor, ks: Sequence[int] = RECALLS, chu
             ((precision * first).sum(1), relevant),
             ((same & first).sum(1), relevant),
         ]
-        sums[:3] += torch.stack([(value / r[:, 0]).double().sum() for value, r in found]).cpu()
+        sums[:3] += torch.stack([(value.double() / r[:, 0]).sum() for value, r in found]).cpu()
         for i, k in enumerate(ks, 3):
             sums[i] += int(same[:, :k].any(1).sum())
         queries += len(same)
