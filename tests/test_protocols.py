@@ -1,4 +1,4 @@
-# mypy: disable-error-code="arg-type,union-attr,unused-ignore"
+# mypy: disable-error-code="arg-type,assignment,index,misc,union-attr,unused-ignore"
 """Few labels, SVM, layers behind the encoder, stored features, settings: against scikit-learn and by hand."""
 
 import json
