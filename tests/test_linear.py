@@ -89,7 +89,7 @@ def test_the_test_part_chooses_nothing():
         assert a == protocol(train, labels, test, test_labels)  # and nothing is drawn anew
 
 
-@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+@pytest.mark.parametrize("protocol", ["knn", "linear", "parzen", "ridge", "sgd", "svm"])
 def test_any_number_of_classes_and_awkward_features(protocol):
     g = torch.Generator().manual_seed(0)
     labels = torch.arange(160) % 40

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from selfsight import augment, checkpoint, encoders, pretraining, recipes
 from selfsight import run as runs
 from selfsight.data import DataSet, Part, from_objects, open_data
-from selfsight.errors import WrongUse, perhaps
-from selfsight.evaluate import PROTOCOLS, stored
-from selfsight.evaluate.features import extract, pixels
+from selfsight.errors import WrongUse
+from selfsight.evaluate import layers, measuring, moons, stored
+from selfsight.evaluate.features import extract, extract_views, pixels
 from selfsight.pretraining import Result
-from selfsight.rng import Stream, seed_of
+from selfsight.rng import Stream, generator, seed_of
 from selfsight.run import Run
 from selfsight.session import open_for, pick_device, prepare
 
@@ -109,9 +109,16 @@ def _chunks(part: Part, size: int, channels: int, device: torch.device) -> Itera
 
 
 def _data_of(
-    target: str, train: str | None, test: str | None, image_size: int, seed: int, root: str | None, exclude: str | None
+    target: str,
+    train: str | None,
+    test: str | None,
+    image_size: int,
+    seed: int,
+    root: str | None,
+    exclude: str | None,
+    alone: bool,
 ) -> tuple[Any, ...]:
-    """Bank and queries: (DataSet of the bank, Part, name, DataSet of the queries, Part, name)."""
+    """Bank and queries: (DataSet of the bank, Part, name, DataSet of the queries, Part, name). `alone`: no bank is asked."""
     place = Path(root).expanduser() if root else None
     if train is None:
         path = Path(target) / "run.yaml"
@@ -129,7 +136,7 @@ def _data_of(
             test, root=place, image_size=image_size, holdout=0, seed=seed, channels=bank.channels, log=_say
         )
         return bank, bank.train, "train", asked, asked.train, "test"
-    if bank.test is not None and not bank.disjoint:
+    if bank.test is not None and (alone or not bank.disjoint):
         return bank, bank.train, "train", bank, bank.test, "test"
     if bank.holdout is not None:
         return bank, bank.train, "train", bank, bank.holdout, "holdout"
@@ -154,42 +161,81 @@ def _labels(bank: DataSet, known: Part, asked: DataSet, part: Part, which: str) 
 
 
 def evaluate(
-    target: str | Path, *, train: Any = None, test: Any = None, protocols: Sequence[str] = ("knn", "linear"),
-    encoder: str = "resnet18", image_size: int = 0, data_root: str | None = None, device: str = "auto", seed: int = 0,
-    exclude: str | None = None,
+    target: str | Path, *, train: str | None = None, test: str | None = None, protocols: Sequence[str] = ("knn", "linear"),
+    features: str = "encoder", standardise: bool = False, settings: dict[str, Any] | None = None,
+    out: str | Path | None = None, encoder: str = "resnet18", image_size: int = 0, data_root: str | None = None,
+    device: str = "auto", seed: int = 0, exclude: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Accuracy of frozen features; each number comes with its protocol.
+    """Numbers on frozen features; each comes with its protocol.
 
     Args:
-        target: run folder, checkpoint, encoder.safetensors, or the baselines "random" (an untrained `encoder`) and
-            "pixels"; "features": no encoder, `train` and `test` are stored features (evaluate/stored.py).
+        target: run folder, checkpoint, encoder.safetensors, the baselines "random" (an untrained `encoder`) and
+            "pixels", or features: a file (see `evaluate.stored.read`) or "two-moons".
         train: labelled pictures that the classifiers learn from; default: those of the run.
-        test: labelled pictures that are asked; default: the test part of `train`, else a hold-out part.
+        test: labelled pictures that are asked; default: the test part of `train`, else a hold-out part. Of a file of
+            features: another one.
         protocols: names of PROTOCOLS.
+        features: which layer's: "encoder", "projector", "predictor", "projector-1", ... (see `evaluate.layers.load`).
+        standardise: mean 0, deviation 1 of each feature over the training part, before any protocol.
+        settings: protocol -> settings of its function, such as `{"sgd": {"epochs": 100}}`.
+        out: also write the features and labels of both parts, .npz.
         encoder: the network of "random".
         image_size: side in pixels; 0: the run's, or as the data suggests.
         data_root: where named sets live.
         device: where features are computed.
-        seed: of "random" and of hold-out parts.
+        seed: of "random", of hold-out parts, and of what protocols draw.
         exclude: a list of pictures of `train` to leave out, as `check` writes it; default: that of the run.
     """
-    unknown = [name for name in protocols if name not in PROTOCOLS]
-    if unknown or not protocols:
-        name = unknown[0] if unknown else ""
-        raise WrongUse(f"unknown protocol {name!r}.{perhaps(name, set(PROTOCOLS))}")
+    wanted = measuring.check(protocols, settings or {})
     if seed < 0 or image_size < 0:
         raise WrongUse(f"--seed {seed}, --image-size {image_size}: neither may be negative")
+    if out is not None:
+        stored.check_features_out(Path(out))
     target = str(target)
-    if target == "features":
-        return stored.evaluate(train, test, protocols, seed)
-    where = pick_device(device)
+    if target.endswith(".npz") or target.split(":")[0] == moons.NAME:
+        if train or features != "encoder" or image_size:
+            raise WrongUse(f"{target} holds features: leave out --train, --features and --image-size")
+        sets, facts = measuring.of_features(target, test)
+    else:
+        alone = not (measuring.needs_train(protocols) or standardise)
+        sets, facts = _sets(
+            target,
+            train,
+            test,
+            protocols,
+            features,
+            encoder,
+            image_size,
+            data_root,
+            pick_device(device),
+            seed,
+            exclude,
+            alone,
+        )
+    if out is not None:
+        stored.write(Path(out), sets, facts)
+    if standardise:
+        sets = stored.standardised(sets)
+    return measuring.measure(sets, wanted, seed, {**facts, "standardised": standardise})
+
+
+def _sets(
+    target: str, train: str | None, test: str | None, protocols: Sequence[str], features: str, encoder: str,
+    image_size: int, data_root: str | None, where: torch.device, seed: int, exclude: str | None,
+    alone: bool,
+) -> tuple[stored.Sets, dict[str, Any]]:  # fmt: skip
+    """Features and labels of pictures, and what they are. `alone`: of the test part only."""
     net: checkpoint.Encoder | None = None
     if target not in ("random", "pixels"):
-        net = checkpoint.load_encoder(Path(target))
+        net = layers.load(Path(target), features)
         image_size = image_size or int(net.header["image_size"])
+    elif features != "encoder":
+        raise WrongUse(f"{target!r} has no {features}: leave out --features")
     elif train is None:
         train = "shapes"
-    bank, bank_part, bank_name, asked, part, which = _data_of(target, train, test, image_size, seed, data_root, exclude)
+    bank, bank_part, bank_name, asked, part, which = _data_of(
+        target, train, test, image_size, seed, data_root, exclude, alone
+    )
     size = image_size or bank.image_size
     if target == "random":
         torch.manual_seed(seed_of(seed, Stream.INIT))
@@ -200,18 +246,27 @@ def evaluate(
             f"{target!r} was trained on {net.mean.shape[1]}-channel pictures, {bank.name} has {bank.channels}"
         )
     bank_part, part = (found.subset(found.labelled()) for found in (bank_part, part))
-    bank_labels, labels, classes = _labels(bank, bank_part, asked, part, which)
+    labels: tuple[Any, ...] = (None, part.labels, asked.classes)
+    if not alone:
+        labels = _labels(bank, bank_part, asked, part, which)
 
-    def features(pictures: Part) -> Tensor:
+    def of(pictures: Part) -> Tensor:
         chunks = _chunks(pictures, min(size, 32) if net is None else size, bank.channels, where)
         return pixels(chunks) if net is None else extract(net.to(where), chunks, where)
 
-    known, queries = features(bank_part), features(part)
-    facts = {"train": f"{bank.name} ({bank_name}, {len(known)})", "test": f"{asked.name} ({which}, {len(queries)})"}
-    shared = {**facts, "features": "pixels" if net is None else "encoder", "dim": known.shape[1], "image_size": size}
-    return {
-        name: {**PROTOCOLS[name](known, bank_labels, queries, labels, len(classes)), **shared} for name in protocols
-    }
+    known, queries = None if alone else of(bank_part), of(part)
+    views, config = None, layers.augmentation(Path(target)) if "geometry" in protocols else None
+    if net is not None and config is not None:
+        config = dataclasses.replace(config, views=10)
+        maker = augment.build(config, size, bank.channels, net.mean.flatten().cpu(), net.std.flatten().cpu()).to(where)
+        rows = torch.randperm(len(part), generator=generator(seed, Stream.PROBE, 8))[:1000].sort().values
+        views = extract_views(net.net, maker, part, rows, where, seed)
+    facts: dict[str, Any] = {} if known is None else {"train": f"{bank.name} ({bank_name}, {len(known)})"}
+    facts |= {
+        "test": f"{asked.name} ({which}, {len(queries)})", "features": "pixels" if net is None else features,
+        "dim": queries.shape[1], "image_size": size,
+    }  # fmt: skip
+    return stored.Sets(known, labels[0], queries, labels[1], labels[2], views), facts
 
 
 # ---------------------------------------------------------------------------------------------- features
@@ -229,8 +284,8 @@ class Embedded:
 
 
 def embed(
-    target: str | Path | checkpoint.Encoder, data: Any, out: str | Path | None = None, *, image_size: int = 0,
-    device: str = "auto", batch_size: int = 256, data_root: str | None = None,
+    target: str | Path | checkpoint.Encoder, data: Any, out: str | Path | None = None, *, features: str = "encoder",
+    image_size: int = 0, device: str = "auto", batch_size: int = 256, data_root: str | None = None,
 ) -> Embedded:  # fmt: skip
     """Features of pictures, and a file of them.
 
@@ -238,6 +293,7 @@ def embed(
         target: run folder, checkpoint, encoder.safetensors, or what `load` returned.
         data: a data name, folder or file; or a list of paths, PIL images, or uint8 arrays.
         out: .npz (arrays features, labels, paths, index), .csv or .parquet (one row a picture); None: no file.
+        features: which layer's, see `evaluate`.
         image_size: side in pixels; 0: the run's.
         device: where.
         batch_size: pictures at a time.
@@ -249,7 +305,9 @@ def embed(
             raise WrongUse(f"--out {str(path)!r}: the ending says the format, one of .npz, .csv, .parquet")
         if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
             raise WrongUse(".parquet needs the package pyarrow: pip install pyarrow, or write .npz or .csv")
-    net = target if isinstance(target, checkpoint.Encoder) else checkpoint.load_encoder(Path(target))
+    if isinstance(target, checkpoint.Encoder) and features != "encoder":
+        raise WrongUse("an encoder that is loaded has no other layers: give the run folder")
+    net = target if isinstance(target, checkpoint.Encoder) else layers.load(Path(target), features)
     if path is not None:
         checkpoint.check_out(path)
     size, channels = image_size or int(net.header["image_size"]), net.mean.shape[1]
@@ -261,10 +319,10 @@ def embed(
     else:
         part = from_objects(data, image_size=size, channels=channels)
     where = pick_device(device)
-    features = extract(net.to(where), _chunks(part, size, channels, where), where).numpy()
+    rows = extract(net.to(where), _chunks(part, size, channels, where), where).numpy()
     labels = None if part.labels is None else part.labels.numpy()
     names = None if part.paths is None else list(part.paths)
-    found = Embedded(features, labels, names, part.index.numpy(), classes)
+    found = Embedded(rows, labels, names, part.index.numpy(), classes)
     if path is not None:
         write_features(path, found)
     return found

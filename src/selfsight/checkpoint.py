@@ -164,6 +164,14 @@ def save_encoder(path: Path, net: nn.Module, header: dict[str, Any]) -> None:
         atomic(path, lambda part: save_file(state, part, {"selfsight": json.dumps(header)}))
 
 
+def fresh(header: dict[str, Any], where: str) -> nn.Module:
+    """A network as the header of an encoder describes it, with weights of its own. Raises WrongUse if it cannot."""
+    if header["encoder"] == "custom":
+        raise WrongUse(f"the encoder in {where!r} is your own module: load it with selfsight.load(path, net=module)")
+    config = encoders.EncoderConfig(**encoders.settings_of(header["net"]))
+    return encoders.build(header["encoder"], header["channels"], header["image_size"], config)
+
+
 def load_encoder(path: Path, net: nn.Module | None = None) -> Encoder:
     """An encoder from a run folder, a checkpoint or an encoder.safetensors, in eval mode on the CPU.
 
@@ -191,6 +199,11 @@ def load_encoder(path: Path, net: nn.Module | None = None) -> Encoder:
         header = json.loads(checkpoint.extra["encoder"])
         start = "encoder."
         state = {k.removeprefix(start): v for k, v in checkpoint.method.items() if k.startswith(start)}
+        if not state:  # the encoder is a part of something that follows, such as a teacher
+            from selfsight.evaluate.layers import rebuild
+
+            net = rebuild(checkpoint, net, str(path))[0].encoder
+            state = net.state_dict()
     else:
         try:
             with safe_open(path, "pt") as file:
@@ -200,12 +213,6 @@ def load_encoder(path: Path, net: nn.Module | None = None) -> Encoder:
             raise WrongUse(f"{str(path)!r} is not a readable safetensors file ({error}): give another file") from None
         if header is None:
             raise WrongUse(f"{str(path)!r} was not written by selfsight: give the encoder.safetensors of a run")
-    if net is None:
-        if header["encoder"] == "custom":
-            raise WrongUse(
-                f"the encoder in {str(path)!r} is your own module: load it with selfsight.load(path, net=module)"
-            )
-        config = encoders.EncoderConfig(**encoders.settings_of(header["net"]))
-        net = encoders.build(header["encoder"], header["channels"], header["image_size"], config)
+    net = fresh(header, str(path)) if net is None else net
     load_into(net, state, str(path))
     return Encoder(net, torch.tensor(header["mean"]), torch.tensor(header["std"]), header).eval()

@@ -182,6 +182,14 @@ class EvaluateFlags:
     """Labelled pictures to ask; default: the test part of --train, else a hold-out part."""
     protocols: str = "knn,linear"
     """Names with commas, see `selfsight list protocols`."""
+    features: str = "encoder"
+    """Which layer's: encoder, projector, predictor, projector-1 (its first linear layer), as far as the method has them."""
+    standardise: bool = False
+    """Mean 0 and deviation 1 of each feature over the training part."""
+    settings: str = "{}"
+    """Settings of protocols as YAML, such as 'sgd: {epochs: 100}'."""
+    out: str | None = None
+    """Also write features and labels of both parts, .npz; evaluate reads it again."""
     encoder: str = "resnet18"
     """The network of the baseline `random`."""
     image_size: int = 0
@@ -191,7 +199,7 @@ class EvaluateFlags:
     device: str = "auto"
     """Where features are computed."""
     seed: int = 0
-    """Seed of `random` and of hold-out parts."""
+    """Seed of `random`, of hold-out parts, and of what protocols draw."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +210,8 @@ class EmbedFlags:
     """Pictures: a data name, folder, file or list."""
     out: str = ""
     """File: .npz, .csv or .parquet."""
+    features: str = "encoder"
+    """Which layer's, as in `evaluate`."""
     image_size: int = 0
     """Side of the pictures in pixels; 0: the run's."""
     device: str = "auto"
@@ -258,29 +268,33 @@ def _arguments(
 def evaluate(argv: list[str]) -> int:
     """Selfsight evaluate."""
     about = (
-        "Accuracy of frozen features. RUN is a run folder, a checkpoint, an encoder.safetensors, or a baseline: `random` "
-        "(an untrained --encoder) or `pixels`; or `features`: --train and --test are .npz files of stored features.\n\n"
-        "Example: selfsight evaluate runs/photos --train labelled/train --test labelled/test --protocols knn,linear\n\n"
-        "Example: selfsight evaluate features --train train.npz --test test.npz"
+        "Accuracy of frozen features. RUN is a run folder, a checkpoint, an encoder.safetensors, a baseline: `random` "
+        "(an untrained --encoder) or `pixels`, features in an .npz, or the toy `two-moons`.\n\n"
+        "Example: selfsight evaluate runs/photos --train labelled/train --test labelled/test --protocols knn,linear"
     )
     words, as_json, flags = _arguments(argv, EvaluateFlags(), "evaluate", "RUN", about)
     from selfsight import api
+    from selfsight.run import read_yaml
 
-    given = {**dataclasses.asdict(flags), "protocols": [p for p in flags.protocols.split(",") if p]}
-    found = api.evaluate(words[0], **given)
+    names = [p for p in flags.protocols.split(",") if p]
+    settings = read_yaml(flags.settings, "--settings") if flags.settings.strip() else {}
+    found = api.evaluate(words[0], **{**dataclasses.asdict(flags), "protocols": names, "settings": settings})
     if as_json:
         print(json.dumps(found))
     else:
-        _table("protocol top-1 top-5 details", [_row(name, numbers) for name, numbers in found.items()])
+        _table("protocol top-1 top-5 details", [row for name, numbers in found.items() for row in _rows(name, numbers)])
     return 0
 
 
+def _rows(name: str, numbers: dict[str, Any]) -> list[list[str]]:
+    """A row, and one for each number of labels."""
+    return [_row(name, numbers), *(_row(f"  {some['labels']}", some) for some in numbers.get("amounts", ()))]
+
+
 def _row(name: str, numbers: dict[str, Any]) -> list[str]:
-    top5 = numbers.get("top5")
-    rest = ", ".join(
-        f"{k} {v}" for k, v in numbers.items() if k not in ("top1", "top5") and not isinstance(v, list | dict)
-    )
-    return [name, f"{numbers['top1']:.2%}", "" if top5 is None else f"{top5:.2%}", rest]
+    first, top5 = numbers.get("top1"), numbers.get("top5")
+    rest = ", ".join(f"{k} {v}" for k, v in numbers.items() if k not in ("top1", "top5") and not isinstance(v, list))
+    return [name, *("" if value is None else f"{value:.2%}" for value in (first, top5)), rest]
 
 
 def _table(header: str, rows: list[list[str]]) -> None:
@@ -302,8 +316,9 @@ def embed(argv: list[str]) -> int:
     from selfsight import api
 
     found = api.embed(
-        words[0], flags.data, flags.out, image_size=flags.image_size, device=flags.device, data_root=flags.data_root
-    )
+        words[0], flags.data, flags.out, features=flags.features, image_size=flags.image_size, device=flags.device,
+        data_root=flags.data_root,
+    )  # fmt: skip
     facts = {
         "out": flags.out,
         "pictures": len(found.features),

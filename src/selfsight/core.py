@@ -173,9 +173,18 @@ class Method(nn.Module):
         """Cluster of every training picture, (N,) or (H, N) int64: each probe compares it with the labels, if any."""
         return None
 
+    def after_encoder(self) -> dict[str, nn.Module]:
+        """Layers behind the encoder whose outputs can be asked for, each reading the one before it: name -> (B, D) to (B, d).
+
+        In order, under the field's names: "projector", then perhaps "predictor".
+        """
+        return {}
+
     def embed(self, images: Tensor) -> Tensor:
-        """(B, C, S, S) normalised -> (B, D) the head's output, for the health monitors; default: the encoder's."""
-        return self.encoder(images)
+        """(B, C, S, S) normalised -> (B, D) for the health monitors; default: the projector's output, else the encoder's."""
+        features: Tensor = self.encoder(images)
+        projector = self.after_encoder().get("projector")
+        return features if projector is None else projector(features)
 
     def constant_loss(self, batch: int) -> float | None:
         """The loss of constant outputs at this global batch size, a sign of collapse; None: it has no such value."""

@@ -79,6 +79,11 @@ def activated(encoder: nn.Module, features: Tensor) -> Tensor:
     return F.relu(features) if getattr(encoder, "pre_activation", False) else features
 
 
+def reader(encoder: nn.Module, head: nn.Module) -> nn.Module:
+    """The head as a module that reads what `encoder` gives, through the ReLU that some leave out (see `activated`)."""
+    return nn.Sequential(nn.ReLU(), head) if getattr(encoder, "pre_activation", False) else head
+
+
 def share(count: int) -> slice:
     """This process's part of `count` rows that all processes have; the last parts may be short, or empty."""
     size = -(-count // distributed.world())

@@ -1,11 +1,15 @@
 """Features of pictures: computed once without augmentation, then every evaluation is small linear algebra."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from selfsight.augment import Crops
+from selfsight.core import Images
+from selfsight.data import Part
 from selfsight.errors import WrongUse
+from selfsight.rng import Stream, generator
 
 
 def extract(
@@ -45,6 +49,33 @@ def extract(
         for module, training in flags:
             module.training = training
     return _joined(found)
+
+
+def extract_views(net: nn.Module, views: Crops, part: Part, rows: Tensor, device: torch.device, seed: int) -> Tensor:
+    """Features of augmented views of some pictures.
+
+    Args:
+        net: normalised (B, C, s, s) -> (B, D), on `device`.
+        views: makes V whole views, "global", on `device`.
+        part: the pictures.
+        rows: (n,) which of them.
+        device: where.
+        seed: of the draws.
+
+    Returns:
+        (n, V, D) float32 on the CPU.
+    """
+    draws = views.draw(len(rows), generator(seed, Stream.PROBE, 9))
+    count = views.shapes["global"][0]
+
+    def chunks() -> Iterator[Tensor]:
+        for at in torch.arange(len(rows)).split(max(1, 256 // count)):
+            pictures = part.gather(rows[at])
+            moved = Images(pictures.pixels.to(device, non_blocking=True), pictures.sizes)
+            made = views(moved, {name: drawn[at] for name, drawn in draws.items()})["global"]
+            yield made.transpose(0, 1).flatten(0, 1)  # picture by picture
+
+    return extract(net, chunks(), device).unflatten(0, (len(rows), count))
 
 
 def pixels(chunks: Iterable[Tensor]) -> Tensor:

@@ -145,7 +145,8 @@ def rank_of(scores: Tensor, labels: Tensor, needs_vote: bool = False) -> Tensor:
     return place.masked_fill(right[:, 0] <= 0, scores.shape[1] + 5) if needs_vote else place
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit_rows(x: Tensor) -> Tensor:
+    """(N, D) -> (N, D) float32 rows of unit length; a row that is zero or not finite becomes zero."""
     x = x.float()
     finite = torch.isfinite(x).all(1, keepdim=True)
     return F.normalize(torch.where(finite, x, torch.zeros_like(x)), dim=1)
@@ -161,9 +162,9 @@ def _nearest(bank: Tensor, query: Tensor, k: int, chunk: int) -> Iterator[tuple[
             f"the bank has {bank.shape[1]} features a row, the query {query.shape[1]}; take both from one encoder"
         )
     count, k, device = len(bank), min(k, len(bank)), bank.device
-    bank = F.pad(_unit(bank), (0, 0, 0, -count % BLOCK))  # whole blocks
+    bank = F.pad(unit_rows(bank), (0, 0, 0, -count % BLOCK))  # whole blocks
     for part in query.split(chunk or max(1, 2**26 // len(bank))):
-        cosines = _unit(part.to(device)) @ bank.T
+        cosines = unit_rows(part.to(device)) @ bank.T
         cosines[:, count:] = -torch.inf
         values, rows = _top(cosines, min(k + 1, count))
         if values.shape[1] > k:

@@ -92,7 +92,7 @@ def ridge(
     weight = p.axes @ (shrink[chosen][:, None] * product)  # (D, K)
     scores = [torch.cat([x @ weight + prior for _, x in p.chunks(part)]) for part in (p.train, p.test)]
     return {
-        **_accuracies(scores[0], p.labels, scores[1], p.test_labels),
+        **accuracies(scores[0], p.labels, scores[1], p.test_labels),
         "validation_top1": float(right[chosen]) / count,
         "validation_error": float(error[chosen]),
         "strength": strengths[chosen],
@@ -137,12 +137,12 @@ def logistic(
     p = _problem(train, labels, test, test_labels, classes)
     z = torch.cat([(x @ p.axes).float() for _, x in p.chunks(p.train)])
     power, start = p.power / len(z), torch.zeros(z.shape[1] + 1, p.classes, dtype=torch.float64, device=z.device)
-    folds = _folds(len(z), seed, z.device) if strength is None else []
+    parts = folds(len(z), seed, z.device) if strength is None else []
     chosen, loss, top1 = (LOGISTIC_STRENGTHS[2] if strength is None else strength), math.inf, 0.0
-    states, judged = [start] * len(folds), sum(len(held) for _, held in folds)
-    for value in LOGISTIC_STRENGTHS if folds else ():  # strong to weak, each fit from the one before
+    states, judged = [start] * len(parts), sum(len(held) for _, held in parts)
+    for value in LOGISTIC_STRENGTHS if parts else ():  # strong to weak, each fit from the one before
         error = right = 0.0
-        for i, (fit, held) in enumerate(folds):
+        for i, (fit, held) in enumerate(parts):
             states[i] = _fit(z[fit], p.labels[fit], states[i], power, value, min(iterations, 50))
             scores, wanted = _scores(z[held], states[i]), p.labels[held]
             error += float(F.cross_entropy(scores, wanted, reduction="sum")) / judged
@@ -150,19 +150,19 @@ def logistic(
         if error > loss - 1e-3:  # nats; nothing to gain from less penalty
             break
         chosen, loss, top1 = value, error, right
-    state = _fit(z, p.labels, states[0] if folds else start, power, chosen, iterations)
+    state = _fit(z, p.labels, states[0] if parts else start, power, chosen, iterations)
     test_scores = torch.cat([_scores((x @ p.axes).float(), state) for _, x in p.chunks(p.test)])
-    how = "given" if strength is not None else f"by {'5 folds' if len(folds) > 1 else 'a tenth'} of train"
+    how = "given" if strength is not None else f"by {'5 folds' if len(parts) > 1 else 'a tenth'} of train"
     return {
-        **_accuracies(_scores(z, state), p.labels, test_scores, p.test_labels),
-        "validation_top1": top1 if folds else None,
-        "validation_loss": loss if folds else None,
+        **accuracies(_scores(z, state), p.labels, test_scores, p.test_labels),
+        "validation_top1": top1 if parts else None,
+        "validation_loss": loss if parts else None,
         "strength": chosen,
         "protocol": f"logistic regression, L-BFGS, standardised features, strength {how}",
     }
 
 
-def _folds(count: int, seed: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+def folds(count: int, seed: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """Rows to fit and rows to judge by: five folds of a small set, one tenth of a large one."""
     order = torch.randperm(count, generator=generator(seed, Stream.SPLIT)).to(device)
     if count >= 5000:
@@ -257,7 +257,8 @@ def _axes(train: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     return (x.T @ axes[:, kept]) / power[kept].sqrt(), power[kept]
 
 
-def _accuracies(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> dict[str, float]:
+def accuracies(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> dict[str, float]:
+    """`top1`, `top5` and `train_top1` of the scores (M, K) of the test rows and (N, K) of the training rows."""
     place = rank_of(test, test_labels)
     return {
         "top1": float((place < 1).double().mean()),

@@ -52,8 +52,8 @@ class BarlowTwins(Method):
         z1, z2 = (distributed.gather(z) for z in outputs["z"])  # statistics of the whole batch, exact gradient
         return Output(self.config.scale * barlow_twins(z1, z2, self.config.weight))
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector}
 
     def constant_loss(self, batch: int) -> float:
         """D: nothing correlates."""

@@ -124,8 +124,8 @@ class DeepClusterV2(Method):
     def assignment(self) -> Tensor:
         return self.labels
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector}
 
     def constant_loss(self, batch: int) -> float:
         """Log K: every centroid is equally likely."""

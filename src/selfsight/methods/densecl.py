@@ -104,8 +104,8 @@ class DenseCL(Method):
         self.queue.push(carry["k"])
         self.dense_queue.push(carry["dense"])
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.query["projector"](self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.query["projector"]}
 
     def constant_loss(self, batch: int) -> float:
         """log(K + 1), of both losses: the queues have collapsed, too."""

@@ -53,8 +53,8 @@ class EMPSSL(Method):
         similar = F.cosine_similarity(z.detach(), z.detach().mean(0, keepdim=True), dim=2).mean()
         return Output(emp_ssl(z, self.config.weight, self.config.eps), {"similarity": similar})
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector}
 
     def constant_loss(self, batch: int) -> float:
         """All rows equal: similarity 1 and the rate of one direction, log(1 + D / eps) / 2."""

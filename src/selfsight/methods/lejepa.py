@@ -69,8 +69,8 @@ class LeJEPA(Method):
         loss = (1 - self.config.weight) * invariance + self.config.weight * spread
         return Output(loss, {"invariance": invariance, "sigreg": spread})
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector}
 
     def constant_loss(self, batch: int) -> float:
         """All embeddings zero: no distance, and the test statistic of one point, 0.402 N on the usual grid."""

@@ -112,8 +112,8 @@ class MoCo(Method):
         else:
             self.queues[0].push(torch.cat(list(carry.values())))  # type: ignore[operator]
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector}
 
     def constant_loss(self, batch: int) -> float:
         """log(K + 1), of each direction that is summed: the queue has collapsed, too."""

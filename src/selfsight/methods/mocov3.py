@@ -70,8 +70,8 @@ class MoCoV3(Method):
         momentum = cosine_ramp(self.config.momentum, 1.0, step.progress)
         self.keys.follow(nn.Sequential(self.encoder, self.projector), momentum)
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector, "predictor": self.predictor}
 
     def constant_loss(self, batch: int) -> float:
         """4 t log N: every key is equally likely, in both directions."""

@@ -125,8 +125,8 @@ class MSN(Method):
     def param_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.student.parameters())}, {"params": [self.prototypes], "weight_decay": 0.0}]
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.teacher.module["projector"](self.encoder(images))  # type: ignore[index]
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.teacher.module["projector"]}  # type: ignore[index]
 
     def constant_loss(self, batch: int) -> float:
         """Log K: every prototype is equally likely."""

@@ -71,8 +71,8 @@ class NNCLR(Method):
     def after_step(self, step: Step, carry: dict[str, Tensor]) -> None:
         self.queue.push(carry["z"])
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector, "predictor": self.predictor}
 
     def constant_loss(self, batch: int) -> float:
         """log N: every candidate is equally likely."""

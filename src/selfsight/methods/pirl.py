@@ -13,7 +13,7 @@ from selfsight.core import Data, Method, Output, Step, Views
 from selfsight.errors import above, at_least, fraction
 from selfsight.losses import memory_accuracy, memory_nce, memory_softmax, noise_logits, pirl
 from selfsight.losses.memory import MemoryLoss
-from selfsight.nn import Memory, Norm, activated, mlp
+from selfsight.nn import Memory, Norm, activated, mlp, reader
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class PIRL(Method):
         if step.index == 0 and "normaliser" in carry:
             self.bank.normaliser.copy_(carry["normaliser"].mean())
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.head(activated(self.encoder, self.encoder(images)))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": reader(self.encoder, self.head)}
 
     def constant_loss(self, batch: int) -> float | None:
         """log(K + 1): the bank has collapsed, too."""

@@ -66,8 +66,8 @@ class ReLIC(Method):
         momentum = cosine_ramp(self.config.momentum, 1.0, step.progress)
         self.target.follow(nn.Sequential(self.encoder, self.projector), momentum)
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector, "predictor": self.predictor}
 
     def constant_loss(self, batch: int) -> float:
         """log N: every candidate is equally likely, whatever the augmentation."""

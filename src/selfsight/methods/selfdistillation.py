@@ -272,8 +272,8 @@ class SelfDistillation(Method):
             rest += [p for p in encoder.parameters() if p.requires_grad]
         return [*groups, {"params": rest}]
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self._taught.head.mlp(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self._taught.head.mlp}
 
     def constant_loss(self, batch: int) -> float:
         """Log K: teacher and student say nothing."""

@@ -214,8 +214,8 @@ class Siamese(Method):
         """F and W_p, whose eigenvectors align as training goes (arXiv 2102.06810, section 3)."""
         return {"correlation": self.correlation, "predictor": self.matrix}
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector, "predictor": self.predictor}
 
     def constant_loss(self, batch: int) -> float:
         """The minimum: equal outputs predict each other."""

@@ -74,8 +74,8 @@ class SimCLR(Method):
         top1, top5 = contrastive_accuracy(z1, z2, keys=keys, rows=rows)
         return Output(loss, {"top1": top1, "top5": top5})
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector}
 
     def constant_loss(self, batch: int) -> float:
         """log(2N - 1), or log(2N - 2) without the positive: every candidate is equally likely."""

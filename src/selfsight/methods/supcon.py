@@ -52,8 +52,8 @@ class SupCon(Method):
         theirs = distributed.gather(labels)
         return Output(supcon(z, labels, self.config.temperature, keys=keys, key_labels=theirs, rows=rows))
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector}
 
     def constant_loss(self, batch: int) -> float:
         """log(2N - 1): every candidate is equally likely."""

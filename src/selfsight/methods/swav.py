@@ -116,8 +116,8 @@ class SwAV(Method):
         rest = [*self.encoder.parameters(), *self.projector.parameters()]
         return [{"params": rest}, {"params": prototypes, "start": self.config.freeze_steps}]
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector}
 
     def constant_loss(self, batch: int) -> float:
         """Log K: every prototype is equally likely."""

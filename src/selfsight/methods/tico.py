@@ -61,8 +61,8 @@ class TiCo(Method):
         momentum = cosine_ramp(self.config.momentum, 1.0, step.progress)
         self.target.follow(nn.Sequential(self.encoder, self.projector), momentum)
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector}
 
     def constant_loss(self, batch: int) -> float:
         """rho: all rows equal, and C their outer product."""

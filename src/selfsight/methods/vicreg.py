@@ -54,8 +54,8 @@ class VICReg(Method):
         c = self.config
         return Output(vicreg(z1, z2, c.invariance, c.variance, c.covariance))
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector}
 
     def constant_loss(self, batch: int) -> float:
         """0.99 times the weight of the variance: the hinge of a dimension without variance, eps 1e-4."""

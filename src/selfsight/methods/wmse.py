@@ -65,5 +65,5 @@ class WMSE(Method):
             losses.append(w_mse(z[:, order], self.config.slice_size))
         return Output(torch.stack(losses).mean())
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
+    def after_encoder(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector}
