@@ -256,9 +256,9 @@ def _changed(policy: Policy, config: ViewsConfig) -> Policy:
     if config.interpolation != "auto":
         policy = replace(policy, interpolation=config.interpolation)
     for kind, share in shares.items():
-        own: Step | None = next((step for step in policy.steps if isinstance(step, kind)), None)
-        if own or share is not None:
-            step = replace(own or kind(), apply_prob=share if own is None or share is not None else own.apply_prob)
+        step: Step | None = next((step for step in policy.steps if isinstance(step, kind)), None)
+        if step or share is not None:
+            step = replace(step or kind(), **({} if share is None else {"apply_prob": share}))
             if isinstance(step, RandAugment):
                 step = replace(step, magnitude=config.randaugment_magnitude)
             elif isinstance(step, Cutout):
