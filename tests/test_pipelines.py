@@ -48,18 +48,37 @@ def test_building_twice_is_the_same_and_changes_nothing():
 
 def test_the_order_of_a_policy_is_that_policy():
     byol = [
-        [{"crop": {}}, "flip", {"jitter": {"apply_prob": 0.8, "saturation": 0.2}}, {"gray": {"apply_prob": 0.2}}, blur, *more]
+        [
+            {"crop": {}},
+            "flip",
+            {"jitter": {"apply_prob": 0.8, "saturation": 0.2}},
+            {"gray": {"apply_prob": 0.2}},
+            blur,
+            *more,
+        ]
         for blur, more in (("blur", []), ({"blur": {"apply_prob": 0.1}}, [{"solarise": {"apply_prob": 0.2}}]))
     ]
     assert Pipeline.parse({"views": byol}).entry().views == POLICIES["byol"]
-    w_mse = Pipeline.parse([{"jitter": {"apply_prob": 0.8}}, {"gray": {"apply_prob": 0.1}}, {"crop": {"scale": [0.2, 1]}}, "flip"])
+    w_mse = Pipeline.parse(
+        [{"jitter": {"apply_prob": 0.8}}, {"gray": {"apply_prob": 0.1}}, {"crop": {"scale": [0.2, 1]}}, "flip"]
+    )
     assert w_mse.entry().views == POLICIES["w-mse"]
     moco = Pipeline.parse(
-        [{"crop": {"scale": [0.2, 1], "interpolation": "bilinear"}}, "flip", {"gray": {"apply_prob": 0.2}}, {"jitter": {"hue": 0.4}}]
+        [
+            {"crop": {"scale": [0.2, 1], "interpolation": "bilinear"}},
+            "flip",
+            {"gray": {"apply_prob": 0.2}},
+            {"jitter": {"hue": 0.4}},
+        ]
     )
     assert moco.entry().views == POLICIES["moco-v1"]
     assert Pipeline.parse(["crop", "flip", "randaugment", "cutout"]).entry().views == POLICIES["randaugment"]
-    amdim = [{"flip": {}}, {"shift": {"apply_prob": 0.8}}, {"jitter": {"apply_prob": 0.8, "hue": 0.2}}, {"gray": {"apply_prob": 0.25}}]
+    amdim = [
+        {"flip": {}},
+        {"shift": {"apply_prob": 0.8}},
+        {"jitter": {"apply_prob": 0.8, "hue": 0.2}},
+        {"gray": {"apply_prob": 0.25}},
+    ]
     assert Pipeline.parse(amdim).entry().views == POLICIES["amdim-cifar"]
 
 
@@ -198,7 +217,10 @@ def test_every_way_to_give_one(tmp_path, capsys):
     file.write_text(yaml.safe_dump(PLAIN))
     want, base = Pipeline.parse(PLAIN), ["simclr", "--recipe", "tiny"]
     assert cli.settings([*base, "--views.pipeline", str(file)]).views.pipeline == want
-    assert cli.settings([*base, f"--views.pipeline={yaml.safe_dump(PLAIN, default_flow_style=True)}"]).views.pipeline == want
+    assert (
+        cli.settings([*base, f"--views.pipeline={yaml.safe_dump(PLAIN, default_flow_style=True)}"]).views.pipeline
+        == want
+    )
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump({"method": "simclr", "recipe": "tiny", "views": {"pipeline": PLAIN}}))
     assert cli.settings(["--config", str(config)]).views.pipeline == want
@@ -215,8 +237,21 @@ def test_every_way_to_give_one(tmp_path, capsys):
 
 def test_a_run_goes_on_without_the_file(tmp_path):
     file = tmp_path / "my.yaml"
-    file.write_text(yaml.safe_dump(["crop", "blur", {"jitter": {"apply_prob": 0.8}}, {"cutout": {"side": 0.3}}, "flip"]))
-    words = ["simclr", "--recipe", "tiny", "--views.pipeline", str(file), "--steps", "6", "--probe.every", "-1", "--quiet"]
+    file.write_text(
+        yaml.safe_dump(["crop", "blur", {"jitter": {"apply_prob": 0.8}}, {"cutout": {"side": 0.3}}, "flip"])
+    )
+    words = [
+        "simclr",
+        "--recipe",
+        "tiny",
+        "--views.pipeline",
+        str(file),
+        "--steps",
+        "6",
+        "--probe.every",
+        "-1",
+        "--quiet",
+    ]
     words += ["--views.blur", "0.5"]
     run = replace(cli.settings([*words, "--log-every", "1", "--checkpoint-every", "3", "--device", "cpu"]), threads=1)
     whole = pretraining.start(replace(run, out=str(tmp_path / "whole")))

@@ -36,7 +36,9 @@ def as_bytes(x):
 def affine(x, blank, angle=0.0, translate=(0, 0), shear=(0.0, 0.0)):
     """Filled by way of 0: torchvision's own fill weighs pixels at the border twice."""
     moved = x - blank[:, None, None]
-    return tvf.affine(moved, angle, list(translate), 1.0, list(shear), InterpolationMode.BILINEAR) + blank[:, None, None]
+    return (
+        tvf.affine(moved, angle, list(translate), 1.0, list(shear), InterpolationMode.BILINEAR) + blank[:, None, None]
+    )
 
 
 def reference(name, x, s, blank):
@@ -103,9 +105,16 @@ def test_equalise_and_autocontrast_leave_flat_pictures():
 
 def test_all_operations_are_drawn_alike_in_both_directions(monkeypatch):
     seen = []
-    monkeypatch.setattr(randaugment, "operate", lambda x, operation, strength, blank: seen.append((operation, strength)))
+    monkeypatch.setattr(
+        randaugment, "operate", lambda x, operation, strength, blank: seen.append((operation, strength))
+    )
     step = RandAugment(0.5, operations=3, magnitude=4)
-    follow((step,), torch.zeros(14000, 3, 1, 1), torch.rand(14000, step.draws, generator=generator(0, Stream.VIEWS, 0)), MEAN)
+    follow(
+        (step,),
+        torch.zeros(14000, 3, 1, 1),
+        torch.rand(14000, step.draws, generator=generator(0, Stream.VIEWS, 0)),
+        MEAN,
+    )
     assert len(seen) == 3
     for operation, strength in seen:
         counts = torch.bincount(operation, minlength=14)
@@ -213,7 +222,9 @@ def test_steps_come_after_the_policy_and_before_normalisation(colour):
     )
     images = as_bytes(photos(8))
     draws = more.draw(8, generator(0, Stream.VIEWS, 1))
-    before = plain(images, {"global": draws["global"][..., :DRAWS]})["global"] * STD[:, None, None] + MEAN[:, None, None]
+    before = (
+        plain(images, {"global": draws["global"][..., :DRAWS]})["global"] * STD[:, None, None] + MEAN[:, None, None]
+    )
     got = more(images, draws)["global"]
     wrong = []
     for v, own in enumerate((steps, steps[1:])):
