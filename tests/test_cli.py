@@ -471,12 +471,12 @@ SPECIAL = {  # flag -> words after it, where "one more" or "half" would not do
     "bad-files": "error", "cache": "off", "workers": "2", "encoder": "resnet18", "net.stem": "legacy", "net.norm": "group",
     "net.output-stride": "16", "views.policy": "none", "views.scale": "0.3 0.9", "views.local-scale": "0.1 0.2",
     "views.gray": "0.3", "views.blur": "0.3", "views.solarise": "0.3", "views.rotate": "0.3", "views.colour": "exact",
-    "views.interpolation": "bicubic", "views.pipeline": "[flip]", "optimizer.name": "adam", "optimizer.scaling": "sqrt", "optimizer.betas": "0.5 0.6",
+    "views.interpolation": "bicubic", "optimizer.name": "adam", "optimizer.scaling": "sqrt", "optimizer.betas": "0.5 0.6",
     "optimizer.lars-dialect": "tf", "schedule.name": "constant", "schedule.milestones": "0.2 0.5", "schedule.per": "epoch",
     "epochs": "7", "batch-size": "32", "precision": "bf16", "device": "cpu", "processes": "2", "out": "o",
     "log-to": "tensorboard", "accumulate": "2", "micro-batch": "16",
     "views.tiles.scale": "0.3 0.9", "views.tiles.value-shift": "0 5", "method.file": "set.npy",
-    "views.mask-ratio": "0.2 0.3", "strategy": "fsdp", "schedule.stretch": "1.25", "net.sobel": "concat",
+    "views.pipeline": "[flip]", "views.mask-ratio": "0.2 0.3", "strategy": "fsdp", "schedule.stretch": "1.25", "net.sobel": "concat",
 }  # fmt: skip
 
 EITHER = {  # flag -> two words, of which a method's recipe may have one already

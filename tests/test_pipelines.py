@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from tests.test_randaugment import MEAN, STD, as_bytes, one_by_one, photos
 
 from selfsight import cli, pretraining
 from selfsight import run as runs
@@ -18,7 +19,6 @@ from selfsight.augment.plan import DRAWS
 from selfsight.augment.steps import Blur, Crop, Cutout, Flip, Gray, Jitter, Normalise, Rotate, Shift, Solarise
 from selfsight.errors import WrongUse
 from selfsight.rng import Stream, generator
-from tests.test_randaugment import MEAN, STD, as_bytes, one_by_one, photos
 
 torch.set_num_threads(1)
 PLAIN = [
@@ -198,7 +198,7 @@ def test_channels_places_and_shared_flips():
         build(ViewsConfig(pipeline=gray), 32, 1, torch.zeros(1), torch.ones(1))
     no_colour = Pipeline.parse([{"jitter": {"hue": 0, "saturation": 0}}, "blur", "crop"])
     build(ViewsConfig(pipeline=no_colour), 32, 1, torch.zeros(1), torch.ones(1))
-    with pytest.raises(WrongUse, match="rotate moves|rotated"):
+    with pytest.raises(WrongUse, match=r"rotate moves|rotated"):
         make(["crop", "rotate"], places=True)
     with pytest.raises(WrongUse, match="crop moves"):
         make(["blur", "crop"], places=True)

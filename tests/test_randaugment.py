@@ -12,7 +12,18 @@ from selfsight.augment.geometry import blur_taps
 from selfsight.augment.plan import DRAWS
 from selfsight.augment.randaugment import OPERATIONS, operate
 from selfsight.augment.steps import (
-    STEPS, Blur, Crop, Cutout, Flip, Gray, Jitter, RandAugment, Rotate, Shift, Solarise, follow,
+    STEPS,
+    Blur,
+    Crop,
+    Cutout,
+    Flip,
+    Gray,
+    Jitter,
+    RandAugment,
+    Rotate,
+    Shift,
+    Solarise,
+    follow,
 )  # fmt: skip
 from selfsight.augment.views import Crops
 from selfsight.errors import WrongUse
