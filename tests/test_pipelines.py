@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from tests.test_randaugment import MEAN, STD, as_bytes, one_by_one, photos
 
 from selfsight import cli, pretraining
 from selfsight import run as runs
@@ -19,6 +18,7 @@ from selfsight.augment.plan import DRAWS
 from selfsight.augment.steps import Blur, Crop, Cutout, Flip, Gray, Jitter, Normalise, Rotate, Shift, Solarise
 from selfsight.errors import WrongUse
 from selfsight.rng import Stream, generator
+from test_randaugment import MEAN, STD, as_bytes, one_by_one, photos
 
 torch.set_num_threads(1)
 PLAIN = [
