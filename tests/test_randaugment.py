@@ -246,9 +246,9 @@ def test_steps_come_after_the_policy_and_before_normalisation(colour):
                 column += step.draws
             want = (x - MEAN[:, None, None]) / STD[:, None, None]
             wrong.append(((got[v, i] - want).abs() > 0.01).float().mean())
-    wrong = torch.stack(wrong)
-    assert (wrong[8:] < 0.001).all()
-    assert wrong[:8].median() < 0.01  # histograms and steps of values depend on the last bit
+    shares = torch.stack(wrong)
+    assert (shares[8:] < 0.001).all()
+    assert shares[:8].median() < 0.01  # histograms and steps of values depend on the last bit
     assert (got[1] == 0).all(1).float().mean() > 0.1  # holes are what a network takes for nothing
 
 
