@@ -47,7 +47,7 @@ def test_building_twice_is_the_same_and_changes_nothing():
 
 
 def test_the_order_of_a_policy_is_that_policy():
-    byol = [
+    byol: list = [
         [
             {"crop": {}},
             "flip",
