@@ -476,7 +476,8 @@ SPECIAL = {  # flag -> words after it, where "one more" or "half" would not do
     "epochs": "7", "batch-size": "32", "precision": "bf16", "device": "cpu", "processes": "2", "out": "o",
     "log-to": "tensorboard", "accumulate": "2", "micro-batch": "16",
     "views.tiles.scale": "0.3 0.9", "views.tiles.value-shift": "0 5", "method.file": "set.npy",
-    "views.mask-ratio": "0.2 0.3", "strategy": "fsdp", "schedule.stretch": "1.25", "net.sobel": "concat",
+    "views.pipeline": "[flip]", "views.mask-ratio": "0.2 0.3",
+    "strategy": "fsdp", "schedule.stretch": "1.25", "net.sobel": "concat",
 }  # fmt: skip
 
 EITHER = {  # flag -> two words, of which a method's recipe may have one already

@@ -74,18 +74,6 @@ class Policy:
         """What views that are made together must have in common."""
         return self.interpolation, self.colour_first, self.gray_first, self.scale is None
 
-    @property
-    def flips_late(self) -> bool:
-        """Whether a step mirrors views, with random numbers of its own."""
-        return any(step.name == "flip" for step in self.steps)
-
-    def ending_in(self, step: Step) -> Policy:
-        """The policy with this step in place of its own of that kind, else as the last; without it if that never acts."""
-        kinds = [own.name for own in self.steps]
-        steps = tuple(step if own.name == step.name else own for own in self.steps)
-        steps = steps if step.name in kinds else (*steps, step)
-        return replace(self, steps=tuple(own for own in steps if own.apply_prob))
-
     def colour_operations(self) -> tuple[str, ...]:
         """The operations that mean something for three colour channels only."""
         jitter = self.jitter > 0

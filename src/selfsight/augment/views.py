@@ -21,7 +21,7 @@ from selfsight.augment.masks import NAMES, Masks, MultiBlock, masking
 from selfsight.augment.multicrop import multi_crop
 from selfsight.augment.places import check_upright, places
 from selfsight.augment.plan import DRAWS, FLIP, Group
-from selfsight.augment.policies import POLICIES, Policy, entry
+from selfsight.augment.policies import POLICIES, Entry, Policy, entry
 from selfsight.augment.steps import Cutout, RandAugment, Step
 from selfsight.augment.tiles import Tiles
 from selfsight.core import Images, Views
@@ -201,7 +201,7 @@ def build(config: ViewsConfig, image_size: int, channels: int, mean: Tensor, std
         raise WrongUse("views.mask hides patches, and this encoder has none: use a transformer such as vit-small")
     pipeline, size = config.pipeline, config.size or image_size
     known = pipeline.entry() if pipeline else entry(config.policy)
-    if pipeline and config.shared_flip and any(policy.flips_late for policy in (*known.views, known.local) if policy):
+    if pipeline and config.shared_flip and _flips_late(known):
         raise WrongUse("--views.shared-flip mirrors all views alike: in the pipeline, put flip right after crop")
 
     def adapted(policy: Policy, scale: tuple[float, float] | None) -> Policy:
@@ -256,12 +256,26 @@ def _changed(policy: Policy, config: ViewsConfig) -> Policy:
     if config.interpolation != "auto":
         policy = replace(policy, interpolation=config.interpolation)
     for kind, share in shares.items():
-        own: Step | None = next((step for step in policy.steps if isinstance(step, kind)), None)
-        if own or share is not None:
-            step = replace(own or kind(), apply_prob=share if own is None or share is not None else own.apply_prob)
+        step: Step | None = next((step for step in policy.steps if isinstance(step, kind)), None)
+        if step or share is not None:
+            step = replace(step or kind(), **({} if share is None else {"apply_prob": share}))
             if isinstance(step, RandAugment):
                 step = replace(step, magnitude=config.randaugment_magnitude)
             elif isinstance(step, Cutout):
                 step = replace(step, side=config.cutout_side)
-            policy = policy.ending_in(step)
+            policy = _ending_in(policy, step)
     return policy
+
+
+def _ending_in(policy: Policy, step: Step) -> Policy:
+    """The policy with this step in place of its own of that kind, else as the last; without it if it never acts."""
+    kinds = [own.name for own in policy.steps]
+    steps = tuple(step if own.name == step.name else own for own in policy.steps)
+    steps = steps if step.name in kinds else (*steps, step)
+    return replace(policy, steps=tuple(own for own in steps if own.apply_prob))
+
+
+def _flips_late(known: Entry) -> bool:
+    """Whether a step mirrors views, with random numbers of its own."""
+    policies = (*known.views, known.local) if known.local else known.views
+    return any(step.name == "flip" for policy in policies for step in policy.steps)
