@@ -769,7 +769,8 @@ def test_ctrl_c_in_a_process(tmp_path):
     photo(1).save(tmp_path / "a.jpg")
     (tmp_path / "list.txt").write_text("a.jpg\n" * 100_000)
     code = (
-        "import sys; from selfsight import cli; from selfsight.doctor import run; run._PLAIN_EVERY = 0; "
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background ignores it
+        "from selfsight import cli; from selfsight.doctor import run; run._PLAIN_EVERY = 0; "
         f"cli.main(['check', {str(tmp_path / 'list.txt')!r}, '--json'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

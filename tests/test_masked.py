@@ -383,8 +383,10 @@ def test_recipes_on_imagenet_are_the_papers() -> None:
     for run in (mae, simmim, ijepa):
         for short in ("tiny", "shapes", "cifar10-cpu", "cifar10-200", "cifar10-1000", "imagenet", "any"):
             views = recipe(run.method_name, short).views
+            small = run is simmim and short in ("shapes", "cifar10-cpu")  # single patches, as many as of MAE
+            like = mae if small else run
             assert (views.mask, views.mask_ratio, views.mask_unit) == (
-                run.views.mask, run.views.mask_ratio, run.views.mask_unit
+                like.views.mask, like.views.mask_ratio, like.views.mask_unit
             )  # fmt: skip
             assert not POLICIES[POLICIES_OF[run.method_name][0]][0].colour_operations()
             assert views.policy in ("auto", run.method_name)

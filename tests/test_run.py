@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from selfsight import run as runs
 from selfsight.arguments import flags_of
+from selfsight.augment import Pipeline
 from selfsight.encoders import EncoderConfig
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
@@ -37,6 +38,7 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.one_of([values(a) for a in args])
     return {
         bool: st.booleans(), int: st.integers(0, 64), float: st.floats(0, 0.99), str: TEXT, type(None): st.none(),
+        Pipeline: st.sampled_from([["crop", "flip"], [{"gray": {"apply_prob": 0.3}}, "normalise"]]).map(Pipeline.parse),
     }[hint]  # fmt: skip
 
 
