@@ -7,6 +7,7 @@ Legend: n samples, C channels, s side, k uniforms of a step beside the first.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from selfsight.errors import WrongUse
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(ABC):
     """An operation, and for which share of the samples."""
 
     apply_prob: float = 1.0
@@ -46,9 +47,9 @@ class Step:
         """What it does that means something for three colour channels only."""
         return ()
 
+    @abstractmethod
     def act(self, x: Tensor, gate: Tensor, u: Tensor, blank: Tensor) -> None:
         """Change x in place: (n, C, s, s) in [0, 1]; gate (n,), u (n, k) on the CPU; blank (C,) the colour of holes."""
-        raise NotImplementedError
 
 
 def _range(low: float, high: float, u: Tensor) -> Tensor:

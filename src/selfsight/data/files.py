@@ -173,7 +173,7 @@ def from_named(arrays: Mapping[str, Any], file: str, read: Callable[[Any, str], 
 
     train = part("")
     if train is None:
-        stored = "; stored features go to `selfsight evaluate features --train FILE`" if "features" in arrays else ""
+        stored = "; features are evaluated: `selfsight evaluate FILE --test FILE`" if "features" in arrays else ""
         names = ", ".join(arrays) or "nothing"
         raise WrongUse(f"{file} holds {names}; the pictures must be called images, x or data{stored}")
     return Source(train, part("test_"), notices=notices)
