@@ -8,7 +8,7 @@ DEMO ?= runs/demo
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-gpu check format bench methods gate clean
+.PHONY: demo test test-gpu check format bench methods configs gate clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -52,6 +52,10 @@ bench: $(TEST_STAMP)
 # All methods at one CPU budget on a folder of pictures, one folder a class: make methods PICTURES=cifar/train
 methods: $(STAMP)
 	$(BIN)/python benchmarks/methods.py $(PICTURES) $(ARGS)
+
+# Every recipe in configs/ anew, as YAML; a test keeps the files equal to the recipes.
+configs: $(STAMP)
+	$(BIN)/python -m selfsight.configs
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

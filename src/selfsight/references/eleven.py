@@ -45,7 +45,7 @@ OPTIONS = (
     Option(("output", "o")),
     Option(("load", "l")),
 )
-_HEADLESS = ("deepcluster", "sela", "pirl", "dino")  #: methods without a layer called projector
+_HEADLESS = ("deepcluster", "sela")  #: methods without a layer called projector
 _D = {"resnet18": 512, "resnet34": 512, "vit": 384}  #: width of the features; 2048 of the others
 
 

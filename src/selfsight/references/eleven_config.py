@@ -43,7 +43,7 @@ _SAME = {
     "learning_rate": "lr", "wd": "weight_decay", "decay": "weight_decay", "bs": "batch_size", "n_epochs": "epochs",
     "num_epochs": "epochs", "warmup": "warmup_epochs", "warmup_epoch": "warmup_epochs", "workers": "num_workers",
     "n_workers": "num_workers", "temp": "temperature", "normalise": "normalize", "img_size": "image_size",
-    "input_size": "image_size", "path": "root", "data_dir": "root", "type": "name", "dataset": "name", "arch": "name",
+    "input_size": "image_size", "path": "root", "data_dir": "root", "type": "name", "dataset": "name",
     "hidden": "hidden_dim", "proj_dim": "output_dim", "out_dim": "output_dim", "projection_dim": "output_dim",
     "in_dim": "input_dim", "queue": "queue_size", "lambd": "lambda", "lmbda": "lambda", "lambda_param": "lambda",
     "n_prototypes": "prototypes", "num_prototypes": "prototypes", "bank_size": "queue_size", "feature_bank": "queue_size",
@@ -67,14 +67,14 @@ _SAME = {
 _GENERAL: dict[str, dict[str, str]] = {
     "run": {
         "epochs": "epochs", "eval_every": "probe.every", "batch_size": "batch_size", "num_workers": "workers",
-        "seed": "seed", "algo": "", "algorithm": "", "task": "", "name": "data", "output": "", "device": "device",
+        "seed": "seed", "name": "data", "device": "device", "arch": "", "algo": "", "algorithm": "", "task": "", "output": "",
     },
     "data": {
         "name": "data", "root": "data_root", "download": "download", "batch_size": "batch_size",
         "num_workers": "workers", "image_size": "image_size", "shuffle": "", "drop_last": "", "pin_memory": "",
     },
     "encoder": {
-        "name": "", "reduce_bottom_conv": "net.stem", "zero_init_residual": "net.zero_init_residual",
+        "name": "", "arch": "", "reduce_bottom_conv": "net.stem", "zero_init_residual": "net.zero_init_residual",
         "norm_layer": "net.norm", "patch_size": "net.patch", "pretrained": "",
     },
     "optimizer": {
@@ -97,13 +97,16 @@ _TARGET = {"tau": "method.momentum", "tau_end": "method.momentum_end"}
 # algorithm -> leaf -> setting here, of its own groups and of the top
 _METHODS: dict[str, dict[str, str]] = {
     "simclr": {"temperature": "method.temperature", "normalize": ""},
-    "moco": {"temperature": "method.temperature", "momentum": "method.momentum", "queue_size": "method.queue"},
+    "moco": {
+        "temperature": "method.temperature", "momentum": "method.momentum", "queue_size": "method.queue",
+        "size": "method.queue",
+    },
     "byol": _TARGET,
     "simsiam": {},
     "barlow": {"lambda": "method.weight"},
     "swav": {
-        "prototypes": "method.prototypes", "queue_size": "method.queue", "temperature": "method.temperature",
-        "epsilon": "method.epsilon", "iterations": "method.iterations",
+        "prototypes": "method.prototypes", "queue_size": "method.queue", "size": "method.queue",
+        "temperature": "method.temperature", "epsilon": "method.epsilon", "iterations": "method.iterations",
     },
     "relic": {"tau": "method.momentum", "tau_end": "", "temperature": "method.temperature", "alpha": "method.alpha"},
     "pirl": {
@@ -111,7 +114,7 @@ _METHODS: dict[str, dict[str, str]] = {
         "weight": "method.weight", "patch_size": "views.tiles.cell", "num_patches": "views.tiles.grid",
     },
     "dino": {
-        **_TARGET, "student_temperature": "method.student_temperature",
+        **_TARGET, "momentum": "method.momentum", "student_temperature": "method.student_temperature",
         "teacher_temperature": "method.teacher_temperature", "clip": "optimizer.clip_norm",
         "teacher_temperature_end": "method.teacher_temperature_end",
         "temperature_epochs": "method.temperature_epochs", "centre_momentum": "method.centre_momentum",
@@ -146,7 +149,7 @@ _REMARKS = {
     "relic.tau_end": "tau_end: the teacher's momentum always rises to 1",
     "projector.input_dim": "input_dim of the head: follows the encoder",
     "optimizer.amsgrad": "amsgrad: is not there; Adam as published",
-    "encoder.name": "encoder name: --arch chooses the encoder",
+    **dict.fromkeys(("encoder.name", "encoder.arch", "run.arch"), "the encoder in the file: --arch chooses it"),
     "data.shuffle": "shuffle: training pictures are always shuffled",
     "data.drop_last": "drop_last: the last batch is left out if it is not full",
     "data.pin_memory": "pin_memory: chosen by the device",
@@ -292,6 +295,13 @@ def _finished(found: Found, base: Run[Any], algorithm: str) -> dict[str, Any]:
     if "views.tiles.grid" in settings:
         settings["views.tiles.grid"] = math.isqrt(int(settings["views.tiles.grid"]))
     epochs, batch = settings.get("epochs", base.epochs), int(settings.get("batch_size", base.batch_size))
+    decay = settings.get("optimizer.weight_decay")
+    if isinstance(decay, list | tuple):  # from, to
+        settings["optimizer.weight_decay"], settings["optimizer.weight_decay_end"] = decay
+    if str(settings.get("optimizer.name", base.optimizer.name)).lower() != "sgd":
+        if settings.pop("optimizer.nesterov", False):
+            found.notes.append("nesterov: belongs to SGD")
+        settings |= {"optimizer.nesterov": False} if base.optimizer.nesterov else {}
     if "schedule.milestones" in settings:
         settings["schedule.milestones"] = [float(m) / float(epochs) for m in settings["schedule.milestones"]]
     if "schedule.name" in settings:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from selfsight.augment import TilesConfig
 from selfsight.errors import WrongUse
 from selfsight.recipes import RECIPES
 from selfsight.references.translation import Option, Translation, evaluate, free, merge, options, pretrain
@@ -44,7 +47,7 @@ JIGSAW = (
     Option(("perm_path", "permutations")),
     Option(("num_tiles", "tiles"), int),
     Option(("all_to_ram",), bool),
-    Option(("step_size", "tau"), int),
+    Option(("step_size",), int),
     Option(("gamma",), float),
     Option(("use_sobel", "sobel"), bool),
     Option(("distractors",), int),
@@ -100,9 +103,7 @@ def _common(base: Run[Any], given: dict[str, Any], tiles: bool) -> Run[Any]:
     return run
 
 
-def _tiles(run: Run[Any], **sides: int) -> Any:
-    from dataclasses import replace
-
+def _tiles(run: Run[Any], **sides: int) -> TilesConfig:
     return replace(run.views.tiles, **sides)
 
 
@@ -114,38 +115,40 @@ def _out(given: dict[str, Any], what: str) -> str:
 
 def _jigsaw(given: dict[str, Any]) -> Translation:
     base = RECIPES["jigsaw-celeba-70"]()
-    run = _common(base, given, tiles=True)
-    notes = [
-        "cells and tiles are squares (72 and 64 px on faces; 72 x 56 and 64 x 48 there)",
-        "permutations are the algebraic ones, at least 7 of 9 tiles apart; the project's lay 2 apart (--perm_path reads its files)",
-    ]
-    if "perm_path" in given:
-        notes.pop()
-        run = merge(run, method={"file": given["perm_path"]})
-        if "num_perms" in given:
-            notes.append("--num_perms: the file says how many there are")
-    elif "num_perms" in given:
-        run = merge(run, method={"permutations": given["num_perms"]})
-    if "num_tiles" in given:
-        grid = round(given["num_tiles"] ** 0.5)
-        if grid * grid != given["num_tiles"]:
-            raise WrongUse(f"--num_tiles {given['num_tiles']}: give a square number, such as 9")
-        cell = int(run.image_size) // grid
-        changed = grid != run.views.tiles.grid
-        run = merge(run, views={"tiles": _tiles(run, grid=grid, cell=cell, size=0)}) if changed else run
-        if changed and "perm_path" not in given:
-            run = merge(run, method={"kind": "greedy-min"})
+    run, notes = _permuted(_common(base, given, tiles=True), given)
     if given.get("all_to_ram"):
         run = merge(run, cache="memory")
-    schedule = {field: given[key] for key, field in (("step_size", "step_epochs"), ("gamma", "gamma")) if key in given}
-    if "step_epochs" in schedule:
-        schedule["step_epochs"] = float(schedule["step_epochs"])
-    run = merge(run, schedule=schedule)
+    if "step_size" in given:
+        run = merge(run, schedule={"step_epochs": float(given["step_size"])})
+    if "gamma" in given:
+        run = merge(run, schedule={"gamma": given["gamma"]})
     if given.get("use_sobel"):
         run = merge(run, net={"sobel": "concat"})
     if "distractors" in given:
         run = merge(run, method={"distractors": given["distractors"]})
     return Translation((pretrain(run, base, "--out", _out(given, "jigsaw")),), (*notes, *_batch_norm(given)))
+
+
+def _permuted(run: Run[Any], given: dict[str, Any]) -> tuple[Run[Any], list[str]]:
+    """Tiles and permutations."""
+    grid = math.isqrt(given.get("num_tiles", 9))
+    if grid < 2 or grid * grid != given.get("num_tiles", 9):
+        raise WrongUse(f"--num_tiles {given['num_tiles']}: give a square number, such as 9")
+    notes = ["cells and tiles are squares (72 and 64 px on faces; 72 x 56 and 64 x 48 there)"]
+    if grid != 3:
+        run = merge(run, views={"tiles": _tiles(run, grid=grid, cell=int(run.image_size) // grid, size=0)})
+    if "perm_path" in given:
+        if "num_perms" in given:
+            notes.append("--num_perms: the file of --perm_path says how many there are")
+        return merge(run, method={"file": given["perm_path"]}), notes
+    count, most = given.get("num_perms", 200), math.factorial(grid * grid)
+    if count > most:
+        notes.append(f"{grid * grid} tiles have {most} permutations: all of them, not {count}")
+    kind = "algebraic" if grid == 3 else "greedy-min"
+    run = merge(run, method={"permutations": min(count, most), "kind": kind})
+    if grid == 3:
+        notes.append("permutations: at least 7 of 9 tiles apart; the project's lay 2 apart (--perm_path reads its files)")
+    return run, notes
 
 
 def _deepcluster(given: dict[str, Any]) -> Translation:
@@ -175,8 +178,8 @@ def _deepcluster(given: dict[str, Any]) -> Translation:
     out = _out(given, "deepcluster")
     commands = [pretrain(run, base, "--out", out)]
     if given.get("make_umap_plots"):
-        commands.append(evaluate(out, ["cluster"], None, "--out", f"{out}/features.npz"))
-        notes.append("--make_umap_plots: needs labels, such as celeba:Eyeglasses")
+        commands.append(("report", out))
+        notes.append("--make_umap_plots: once, of the trained encoder, in the report")
     return Translation(tuple(commands), (*notes, *_batch_norm(given)))
 
 

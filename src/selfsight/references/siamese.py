@@ -27,8 +27,10 @@ TRAIN = (
     Option(("epochs_pretraining",), int),
     Option(("epochs_finetuning",), int),
 )
-TEST = (Option(("name",)), Option(("only_vis",), bool))
+TEST = (Option(("name",)), Option(("only_vis",), bool), Option(("epochs_finetuning",), int))
 EIGENSPACE_EVERY = 5  #: epochs between two records
+PROTOCOL, EPOCHS = "sgd", 50  #: of the classifier
+FEATURES = "features.npz"  #: in the run folder
 
 
 def asked(argv: Sequence[str]) -> bool:
@@ -68,12 +70,8 @@ def _train(argv: Sequence[str]) -> Translation:
     eigenspace = given.get("eigenspace", False)
     run = merge(run, probe={"every": float(EIGENSPACE_EVERY) if eigenspace else 0.0})
     notes.append("the test part is asked once, at the end; a tenth of the training part watches the training")
-    return Translation((pretrain(run, base), classify(name, given.get("epochs_finetuning", 50))), tuple(notes))
-
-
-def classify(name: str, epochs: int) -> Command:
-    """Linear evaluation of the run `name`."""
-    return evaluate(name, ["knn", "sgd"], {"sgd": {"epochs": epochs, "batch_size": 128}})
+    last = classify(name, given.get("epochs_finetuning", EPOCHS), "--out", f"{name}/{FEATURES}")
+    return Translation((pretrain(run, base), last), tuple(notes))
 
 
 def _test(argv: Sequence[str]) -> Translation:
@@ -83,4 +81,15 @@ def _test(argv: Sequence[str]) -> Translation:
     name = given["name"]
     if not (Path(name) / "run.yaml").is_file():
         raise WrongUse(f"{name!r} is no run folder: train it first, python main.py --model MODEL --name {name}")
-    return Translation(((() if given.get("only_vis") else classify(name, 50)), ("report", name)), ())
+    pictures: Command = ("report", name)
+    if given.get("only_vis"):
+        return Translation((pictures,))
+    stored = Path(name) / FEATURES
+    note = "the classifier is fitted once more to the stored features: one seed, hence the number that the training ended with"
+    epochs = given.get("epochs_finetuning", EPOCHS)
+    return Translation((classify(str(stored) if stored.is_file() else name, epochs), pictures), (note,))
+
+
+def classify(target: str, epochs: int, *more: str) -> Command:
+    """Linear evaluation of a run, or of its stored features."""
+    return evaluate(target, ["knn", PROTOCOL], {PROTOCOL: {"epochs": epochs}}, *more)
