@@ -64,7 +64,9 @@ def test_the_state_is_put_back() -> None:
     found = pacing.pace(one)
     assert found.step > 0
     assert all(torch.equal(value, kept[name]) for name, value in one.method.state_dict().items())
-    buffers = [value for state in one.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+    buffers = [
+        value for state in one.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+    ]
     assert not any(buffer.any() for buffer in buffers)  # as new
 
 
