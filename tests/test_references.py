@@ -72,9 +72,11 @@ def test_siamese_flags(model: str, words: str) -> None:
     assert (run.optimizer.lr, run.batch_size, run.method.rho) == (0.03, 128, 0.5 if model == "directcopy" else 0.3)
     for word in ("--symmetry", "--one_layer_predictor"):  # what cannot change anything says why
         assert any(note.startswith(word) for note in found.notes) == (closed and word in words)
-    verb, target, *rest = next(c for c in found.commands if c[0] == "evaluate")
-    assert target == "DIR"
-    assert "epochs: 3" in " ".join(rest)
+    verb, target, *rest = found.commands[1]
+    assert (verb, target) == ("evaluate", "DIR")
+    assert "linear-seed004: {epochs: 3}" in " ".join(rest)
+    assert found.commands[2:] == ((("eigenspace", "DIR"),) if "eigenspace" in words else ())
+    assert run.probe.study_every == (5 if "eigenspace" in words else -1)
 
 
 def test_the_presets_of_the_siamese_project() -> None:
@@ -118,10 +120,13 @@ def test_a_test_wants_a_run(tmp_path: Path) -> None:
         with pytest.raises(WrongUse, match="no run folder: train it first"):
             translated(line.format(tmp_path))
     (tmp_path / "run.yaml").write_text("method: byol\n")
-    whole, pictures = translated(f"test --name {tmp_path}"), translated(f"--only_vis --name {tmp_path}")
-    assert [c[0] for c in whole.commands] == ["evaluate", "report"]
-    assert [c[0] for c in pictures.commands] == ["report"]
-    check(whole)
+    lines = f"test --name {tmp_path}", f"--only_vis --name {tmp_path}", f"test --only_vis --name {tmp_path}"
+    assert [[c[0] for c in translated(line).commands] for line in lines] == [["evaluate"], [], []]
+    assert "no figures" in translated(lines[1]).notes[0]
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "0000000.npz").touch()
+    assert [[c[0] for c in translated(line).commands] for line in lines] == [["evaluate", "eigenspace"], *[["eigenspace"]] * 2]
+    check(translated(lines[0]))
 
 
 # ---- SimCLR
@@ -265,7 +270,7 @@ def test_deepcluster_numbers() -> None:
     run = run_of("deepcluster --no_dim_reduction --bs 2")
     assert (run.method.pca, run.batch_size, run.net.sobel) == (0, 2, "only")
     assert run_of("deepcluster --no_sobel --pca_dim 64").net.sobel == "none"
-    assert [c[0] for c in translated("deepcluster --make_umap_plots").commands] == ["pretrain", "report"]
+    assert [c[0] for c in translated("deepcluster --make_umap_plots").commands] == ["pretrain", "figures"]
     with pytest.raises(WrongUse, match="contradict each other"):
         translated("deepcluster --no_dim_reduction --pca_dim 64")
     with pytest.raises(WrongUse, match=r"Perhaps you meant '--num_clusters'"):
@@ -348,7 +353,7 @@ def test_the_files_of_the_eleven_are_the_presets(algorithm: str) -> None:
         wanted["views"] = dataclasses.replace(base.views, interpolation=run.views.interpolation)
     assert changes(dataclasses.replace(base, **wanted), run) == []
     assert base.recipe in ELEVEN
-    assert linear == {"epochs": 100, "batch_size": 256, "base_lr": 0.1, "weight_decay": 1e-6, "momentum": 0.9}
+    assert linear == {}  # the protocol's own
     assert any("input_dim" in note for note in notes)
 
 
@@ -533,12 +538,12 @@ def test_the_siamese_run(home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert done.returncode == 0, done.stderr
     assert "selfsight pretrain simsiam --recipe simsiam-cifar10-101-symmetric" in done.stdout
     assert json.loads((home / "runs" / "s" / "results.json").read_text())["finished"]
-    assert list((home / "runs" / "s" / "study").glob("*.npz"))
+    assert list((home / "runs" / "s" / "figures" / "eigenspace").iterdir())
     ran("test --name runs/s --epochs_finetuning 1", home, monkeypatch)
     again = capfd.readouterr().out
     number = lambda text: next(line.split()[1] for line in text.splitlines() if line.startswith(siamese.PROTOCOL))
     assert number(again) == number(done.stdout)
-    assert "report.html" in again
+    assert "figures/eigenspace" in again
 
 
 @pytest.mark.parametrize("what, more", [
@@ -551,3 +556,4 @@ def test_faces_run(what: str, more: str, home: Path, monkeypatch: pytest.MonkeyP
     size = "--image-size 48 --device cpu --batch-size 16 --steps 2 --precision fp32 --quiet --probe.every -1"
     ran(f"{what} --dataset celeba --source_path data --savename faces {options} -- {size} {more}", home, monkeypatch)
     assert (home / "runs" / "faces" / "encoder.safetensors").is_file()
+    assert what == "jigsaw" or list((home / "runs" / "faces" / "figures").glob("map*.png"))

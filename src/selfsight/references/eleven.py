@@ -36,6 +36,7 @@ ARCHITECTURES = {
     "vit": "vit-small",
 }
 """Name there -> name here; three of the ResNets could not be chosen there."""
+PROTOCOL = "linear-seed001"  #: 100 epochs, batch 256, rate 0.1, decay 1e-6
 TASKS = ("train", "linear_eval", "get_features")
 OPTIONS = (
     Option(("config", "c")),
@@ -111,10 +112,7 @@ def _own(path: str, plain: dict[str, Any], given: dict[str, Any]) -> tuple[Comma
     base = runs.from_dict(plain, recipe(method, str(plain.get("recipe") or "cifar10-1000")))
     run, _ = _with_arch(base, given)
     flags = [word for name in ("encoder", "net") for word in _differences(base, run, name)]
-    return ("pretrain", method, "--config", path, *flags), method, _LINEAR
-
-
-_LINEAR = {"epochs": 100, "batch_size": 256, "base_lr": 0.1, "weight_decay": 1e-6}
+    return ("pretrain", method, "--config", path, *flags), method, {}
 
 
 def _differences(base: Run[Any], run: Run[Any], name: str) -> list[str]:
@@ -138,11 +136,11 @@ def _with_arch(run: Run[Any], given: dict[str, Any]) -> tuple[Run[Any], list[str
     return changed, notes
 
 
-def _linear(target: str, settings: dict[str, Any]) -> Command:
-    return evaluate(target, ["sgd"], {"sgd": settings})
+def _linear(target: str, settings: dict[str, Any], *others: str) -> Command:
+    return evaluate(target, [*others, PROTOCOL], {PROTOCOL: settings} if settings else None)
 
 
 def _measured(target: str, method: str, linear: dict[str, Any]) -> list[Command]:
     """What the project measures of a training: the linear evaluation and the legacy score."""
     layer = () if method in _HEADLESS else ("--features", "projector")
-    return [evaluate(target, ["knn", "sgd"], {"sgd": linear}), evaluate(target, ["purity"], None, *layer)]
+    return [_linear(target, linear, "knn"), evaluate(target, ["purity"], None, *layer)]

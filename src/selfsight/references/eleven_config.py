@@ -176,7 +176,7 @@ def is_ours(plain: Mapping[str, Any]) -> bool:
 
 
 def read(plain: Mapping[str, Any], algorithm: str, where: str) -> tuple[Run[Any], Run[Any], dict[str, Any], list[str]]:
-    """A run from a file of the project: (recipe it starts from, run, settings of `sgd`, remarks).
+    """A run from a file of the project: (recipe it starts from, run, settings of its linear protocol, remarks).
 
     Raises:
         WrongUse: an unknown key (with a suggestion), or a value that makes no sense.
@@ -318,7 +318,9 @@ def _finished(found: Found, base: Run[Any], algorithm: str) -> dict[str, Any]:
 
 
 def _linear(given: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the protocol `sgd`, whose rate is for 256 rows."""
-    found = {"epochs": 100, "batch_size": 256, "lr": 0.1, "weight_decay": 1e-6, "momentum": 0.9} | given
-    rate = float(found.pop("lr")) * 256 / float(found["batch_size"])
-    return {**{k: float(v) if k in ("weight_decay", "momentum") else int(v) for k, v in found.items()}, "base_lr": rate}
+    """Settings of the protocol that differ from the project's; its rate is for 256 rows."""
+    found: dict[str, Any] = {k: int(v) if k in ("epochs", "batch_size") else float(v) for k, v in given.items()}
+    if "lr" in found or "batch_size" in found:
+        found["base_lr"] = found.pop("lr", 0.1) * 256 / found.get("batch_size", 256)
+    usual = {"epochs": 100, "batch_size": 256, "base_lr": 0.1, "weight_decay": 1e-6, "momentum": 0.9}
+    return {name: value for name, value in found.items() if value != usual[name]}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from selfsight.augment import TilesConfig
 from selfsight.errors import WrongUse
 from selfsight.recipes import RECIPES
-from selfsight.references.translation import Option, Translation, evaluate, free, merge, options, pretrain
+from selfsight.references.translation import Command, Option, Translation, free, merge, options, pretrain
 from selfsight.run import Run
 
 ABOUT = """Jigsaw and DeepCluster on CelebA, CUB-200, Cars-196, Stanford Online Products:
@@ -178,9 +180,19 @@ def _deepcluster(given: dict[str, Any]) -> Translation:
     out = _out(given, "deepcluster")
     commands = [pretrain(run, base, "--out", out)]
     if given.get("make_umap_plots"):
-        commands.append(("report", out))
-        notes.append("--make_umap_plots: once, of the trained encoder, in the report")
+        commands.append(_map(out, given))
+        notes.append("--make_umap_plots: once, of the trained encoder, with clusters of its features; umap-learn draws it")
     return Translation(tuple(commands), (*notes, *_batch_norm(given)))
+
+
+def _map(out: str, given: dict[str, Any]) -> Command:
+    """UMAP of the features, coloured by an attribute of the faces (15 of 40: eyeglasses) or the labels, and by cluster."""
+    words = ("figures", out, "--out", f"{out}/figures", "--which", "map", "--kind", "umap", "--colour")
+    if given.get("dataset", "celeba") != "celeba":
+        return (*words, "label,cluster")
+    root = given.get("source_path", os.environ.get("SELFSIGHT_HOME", "~/.cache/selfsight"))
+    table = next(Path(root).expanduser().glob("celeba/**/list_attr_celeba.txt"), Path(root) / "celeba/list_attr_celeba.txt")
+    return (*words, "Eyeglasses,cluster", "--attributes", str(table))
 
 
 def _batch_norm(given: dict[str, Any]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ TRAIN = (
 )
 TEST = (Option(("name",)), Option(("only_vis",), bool), Option(("epochs_finetuning",), int))
 EIGENSPACE_EVERY = 5  #: epochs between two records
-PROTOCOL, EPOCHS = "sgd", 50  #: of the classifier
+PROTOCOL, EPOCHS = "linear-seed004", 50  #: the classifier: Adam, a polynomial rate, batch 128
 FEATURES = "features.npz"  #: in the run folder
 
 
@@ -68,10 +68,11 @@ def _train(argv: Sequence[str]) -> Translation:
     if symmetric and linear:
         run = merge(run, method={"symmetric": True})
     eigenspace = given.get("eigenspace", False)
-    run = merge(run, probe={"every": float(EIGENSPACE_EVERY) if eigenspace else 0.0})
+    run = merge(run, probe={"study_every": float(EIGENSPACE_EVERY) if eigenspace else -1.0})
     notes.append("the test part is asked once, at the end; a tenth of the training part watches the training")
     last = classify(name, given.get("epochs_finetuning", EPOCHS), "--out", f"{name}/{FEATURES}")
-    return Translation((pretrain(run, base), last), tuple(notes))
+    figures: tuple[Command, ...] = (("eigenspace", name),) if eigenspace else ()
+    return Translation((pretrain(run, base), last, *figures), tuple(notes))
 
 
 def _test(argv: Sequence[str]) -> Translation:
@@ -81,15 +82,17 @@ def _test(argv: Sequence[str]) -> Translation:
     name = given["name"]
     if not (Path(name) / "run.yaml").is_file():
         raise WrongUse(f"{name!r} is no run folder: train it first, python main.py --model MODEL --name {name}")
-    pictures: Command = ("report", name)
+    notes, pictures = [], (("eigenspace", name),)
+    if not list((Path(name) / "study").glob("*.npz")):
+        notes, pictures = ["no figures: the run kept no eigenspace, train with --eigenspace"], ()
     if given.get("only_vis"):
-        return Translation((pictures,))
+        return Translation(pictures, tuple(notes))
     stored = Path(name) / FEATURES
-    note = "the classifier is fitted once more to the stored features: one seed, hence the number that the training ended with"
+    notes.append("the classifier is fitted once more to the stored features: one seed, hence the number of the training's end")
     epochs = given.get("epochs_finetuning", EPOCHS)
-    return Translation((classify(str(stored) if stored.is_file() else name, epochs), pictures), (note,))
+    return Translation((classify(str(stored) if stored.is_file() else name, epochs), *pictures), tuple(notes))
 
 
 def classify(target: str, epochs: int, *more: str) -> Command:
     """Linear evaluation of a run, or of its stored features."""
-    return evaluate(target, ["knn", PROTOCOL], {PROTOCOL: {"epochs": epochs}}, *more)
+    return evaluate(target, ["knn", PROTOCOL], {PROTOCOL: {"epochs": epochs}} if epochs != EPOCHS else None, *more)

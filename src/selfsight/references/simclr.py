@@ -37,6 +37,12 @@ DATASETS = {
 """Name there -> data, views and image size here."""
 _STRENGTHS = {"seed002": 0.5, "svhn": 0.5, "simclr": 1.0}  #: colour distortion that a policy has at strength 1
 
+PROTOCOL = "linear-seed002"  #: 90 epochs, batch 4096, rate 0.1 per 256 rows, a tenth of train for validation
+_LINEAR = {
+    "le_model.num_epochs": "epochs", "le_model.train_batch_size": "batch_size", "le_model.optimizer.base_lr": "base_lr",
+    "le_model.optimizer.weight_decay": "weight_decay", "le_model.optimizer.momentum": "momentum",
+}  # fmt: skip
+
 # Key -> kind of its value. `model.X` is `ssl_model.X`, but for these:
 KEYS: dict[str, type] = {
     "ssl_model": str, "dataset": str, "dataset_path": str, "output_dir": str, "n_cpus": int, "random_seed": int,
@@ -125,14 +131,10 @@ def _pretrained(given: dict[str, Any]) -> Translation:
             f"--micro-batch {run.batch_size // run.accumulate} contrasts all of them instead"  # type: ignore[operator]
         )
     out = given.get("output_dir") or free(f"output/{base.method_name}-{run.data}")
-    settings = {
-        "epochs": given.get("le_model.num_epochs", 90), "batch_size": given.get("le_model.train_batch_size", 4096),
-        "base_lr": given.get("le_model.optimizer.base_lr", 0.1),
-        "weight_decay": given.get("le_model.optimizer.weight_decay", 0.0),
-        "momentum": given.get("le_model.optimizer.momentum", 0.9), "validation": 0.1,
-    }  # fmt: skip
+    settings = {field: given[key] for key, field in _LINEAR.items() if key in given}
     first = pretrain(run, base, *_callback(given, notes), "--out", out)
-    last = evaluate(out, ["knn", "sgd"], {"sgd": settings}, "--out", f"{out.rstrip('/')}/features.npz", "--seed", str(run.seed))
+    told = {PROTOCOL: settings} if settings else None
+    last = evaluate(out, ["knn", PROTOCOL], told, "--out", f"{out.rstrip('/')}/features.npz", "--seed", str(run.seed))
     return Translation((first, last), tuple(notes))
 
 
@@ -208,7 +210,7 @@ def _stored(given: dict[str, Any]) -> Translation:
         raise WrongUse(f"model.name={classifier} does not work on features: use linear or parzen_window")
     if "dataset" in given:
         notes.append("dataset: the file of features says what it holds")
-    protocol = "sgd" if classifier == "linear" else "parzen"
+    protocol = PROTOCOL if classifier == "linear" else "parzen"
     settings = {"parzen": {"gamma": given["model.gamma"]}} if "model.gamma" in given else {}
     standard = ("--standardise",) if given.get("standardize_precomputed_features") else ()
     seed = ("--seed", str(given["random_seed"])) if "random_seed" in given else ()
@@ -220,6 +222,6 @@ def _finetuned(given: dict[str, Any]) -> Translation:
     folder = given.get("finetuning_dir")
     if not folder:
         raise WrongUse("finetuning=True needs finetuning_dir=RUN, the folder of a pre-training")
-    settings = {"finetune": {"body_lr": given.get("finetuning_lr", 1e-5)}}
+    settings = {"finetune": {"lr": given.get("finetuning_lr", 1e-5)}}
     command: Command = evaluate(folder, ["finetune"], settings)
     return Translation((command,))
