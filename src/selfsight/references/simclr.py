@@ -132,19 +132,27 @@ def _pretrained(given: dict[str, Any]) -> Translation:
         )
     out = given.get("output_dir") or free(f"output/{base.method_name}-{run.data}")
     settings = {field: given[key] for key, field in _LINEAR.items() if key in given}
-    first = pretrain(run, base, *_callback(given, notes), "--out", out)
+    notes.append("the last evaluation is of the best encoder by k-NN on held-out pictures; contrastive accuracy is a poor guide")
+    first = pretrain(run, base, "--out", out)
     told = {PROTOCOL: settings} if settings else None
-    last = evaluate(out, ["knn", PROTOCOL], told, "--out", f"{out.rstrip('/')}/features.npz", "--seed", str(run.seed))
+    last = evaluate(out, ["knn", PROTOCOL], told, "--checkpoint", "best", "--out", f"{out.rstrip('/')}/features.npz", "--seed", str(run.seed))
     return Translation((first, last), tuple(notes))
 
 
-def _callback(given: dict[str, Any], notes: list[str]) -> list[str]:
-    """Flags of the linear evaluation while training."""
-    enabled, interval = given.get("le_model.callback.enabled", True), given.get("le_model.callback.interval", 50)
-    if not enabled:
-        return []
-    notes.append(f"le_model.callback: while training, k-NN is measured; linear evaluation every {interval} epochs is not there")
-    return []
+def _measured(given: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """What is measured while training, and when: a linear accuracy among it, unless the callback is off."""
+    probe: dict[str, Any] = {}
+    interval = given.get("ssl_val_interval", given.get("le_model.callback.interval"))
+    if interval is not None:
+        probe["every"] = float(interval)
+    if "ssl_val_interval" in given and "le_model.callback.interval" in given:
+        notes.append("le_model.callback.interval: all is measured at one time, every ssl_val_interval epochs")
+    if given.get("le_model.callback.enabled", True):
+        probe["protocols"] = ("knn", "linear")
+        notes.append("le_model.callback: logistic regression on held-out pictures, which leaves the training as it is")
+    else:
+        probe["protocols"] = ("knn",)
+    return probe
 
 
 def _with(base: Run[Any], given: dict[str, Any], notes: list[str]) -> Run[Any]:
@@ -164,8 +172,7 @@ def _with(base: Run[Any], given: dict[str, Any], notes: list[str]) -> Run[Any]:
     for key, group, field in _INNER:
         if key in given:
             inner[group][field] = given[key]
-    if "ssl_val_interval" in given:
-        inner["probe"] = {"every": float(given["ssl_val_interval"])}
+    inner["probe"] = _measured(given, notes)
     if "dataset.preload" in given:
         run = replace(run, cache="memory" if given["dataset.preload"] else "off")
     if "n_cpus" in given:
