@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from test_data_archives import make_celeba
 
 from selfsight import references
 from selfsight.arguments import parse
@@ -23,12 +22,13 @@ from selfsight.errors import WrongUse
 from selfsight.evaluate import measuring
 from selfsight.recipes import RECIPES
 from selfsight.recipes.eleven import ELEVEN
-from selfsight.references import eleven, eleven_config, jigsaw_deepcluster, siamese, simclr
+from selfsight.references import eleven, eleven_config, eleven_keys, jigsaw_deepcluster, siamese
 from selfsight.references.translation import Option, Translation, changes, with_flags
 from selfsight.run import Run, read_yaml
 from selfsight.verbs import VERBS
 from selfsight.verbs.evaluate import EvaluateFlags
 from selfsight.verbs.pretrain import settings
+from test_data_archives import make_celeba
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,7 +58,9 @@ def check(found: Translation) -> None:
 
 
 @pytest.mark.parametrize("model", siamese.MODELS)
-@pytest.mark.parametrize("words", ["", "--symmetry", "--eigenspace", "--one_layer_predictor", "--symmetry --one_layer_predictor"])
+@pytest.mark.parametrize(
+    "words", ["", "--symmetry", "--eigenspace", "--one_layer_predictor", "--symmetry --one_layer_predictor"]
+)
 def test_siamese_flags(model: str, words: str) -> None:
     line = f"--model {model} --name DIR --epochs_pretraining 7 --epochs_finetuning 3 {words}"
     found = translated(line)
@@ -125,7 +127,10 @@ def test_a_test_wants_a_run(tmp_path: Path) -> None:
     assert "no figures" in translated(lines[1]).notes[0]
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "0000000.npz").touch()
-    assert [[c[0] for c in translated(line).commands] for line in lines] == [["evaluate", "eigenspace"], *[["eigenspace"]] * 2]
+    assert [[c[0] for c in translated(line).commands] for line in lines] == [
+        ["evaluate", "eigenspace"],
+        *[["eigenspace"]] * 2,
+    ]
     check(translated(lines[0]))
 
 
@@ -204,7 +209,10 @@ def test_simclr_mistakes(word: str, message: str) -> None:
 
 def test_features_of_others() -> None:
     line = "precomputed_features=True precomputed_features_dir=a.npz standardize_precomputed_features=True"
-    linear, parzen = translated(f"{line} model.name=linear"), translated(f"{line} model.name=parzen_window model.gamma=0.3")
+    linear, parzen = (
+        translated(f"{line} model.name=linear"),
+        translated(f"{line} model.name=parzen_window model.gamma=0.3"),
+    )
     assert linear.commands[0][:2] == ("evaluate", "a.npz")
     assert "--standardise" in linear.commands[0]
     assert "parzen: {gamma: 0.3}" in " ".join(parzen.commands[0])
@@ -223,7 +231,11 @@ BASES: list[tuple[str, tuple[Option, ...], tuple[str, ...]]] = [
     ("jigsaw", jigsaw_deepcluster.JIGSAW, ()),
     ("deepcluster", jigsaw_deepcluster.DEEPCLUSTER, ()),
     ("--model byol --name DIR", siamese.TRAIN, ("model", "name")),
-    ("--config configs/byol.yaml --algo byol --task train --output DIR", eleven.OPTIONS, ("config", "algo", "task", "output")),
+    (
+        "--config configs/byol.yaml --algo byol --task train --output DIR",
+        eleven.OPTIONS,
+        ("config", "algo", "task", "output"),
+    ),
 ]
 
 
@@ -255,7 +267,12 @@ def test_every_option_counts(line: str, known: tuple[Option, ...], needed: tuple
 
 def test_jigsaw_numbers() -> None:
     run = run_of("jigsaw")
-    assert (run.method.permutations, run.method.hidden, run.method.joint, run.encoder) == (200, 1024, 4096, "alexnet-tile")
+    assert (run.method.permutations, run.method.hidden, run.method.joint, run.encoder) == (
+        200,
+        1024,
+        4096,
+        "alexnet-tile",
+    )
     assert (run.optimizer.name, run.optimizer.lr, run.optimizer.weight_decay) == ("adam", 1e-3, 1e-4)
     assert (run.schedule.name, run.schedule.step_epochs, run.schedule.gamma) == ("step", 35, 0.2)
     assert (run.epochs, run.batch_size, run.seed, run.data) == (70, 32, 1, "celeba")
@@ -333,7 +350,11 @@ SHIPPED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 SHIPPED["pirl"]["data"]["transforms"]["train"]["random_resized_crop"]["scale"] = [0.6, 1.0]
 SHIPPED["dino"]["data"]["transforms"]["train"]["multi_crop"] = {
-    "global_size": 32, "n_global": 2, "n_local": 6, "local_size": 8, "threshold": 0.3
+    "global_size": 32,
+    "n_global": 2,
+    "n_local": 6,
+    "local_size": 8,
+    "threshold": 0.3,
 }
 
 
@@ -360,7 +381,7 @@ def test_the_files_of_the_eleven_are_the_presets(algorithm: str) -> None:
 def test_every_key_of_the_eleven_counts() -> None:
     """Each number of each file, changed, changes a setting; the others are remarks."""
     for algorithm, plain in SHIPPED.items():
-        _, run, linear, notes = of_file(algorithm)
+        _, run, linear, _notes = of_file(algorithm)
         for path, value in eleven_config._leaves(plain):
             if not isinstance(value, int | float) or isinstance(value, bool):
                 continue
@@ -373,7 +394,7 @@ def test_every_key_of_the_eleven_counts() -> None:
                 inner[path[-1]] = 0.999
             if path[-1] == "tau_end":
                 inner[path[-1]] = 0.999
-            _, other, also, told = eleven_config.read(changed, algorithm, "their.yaml")
+            _, other, also, _told = eleven_config.read(changed, algorithm, "their.yaml")
             remarked = path[-1] in ("input_dim", "n_init", "out_dim") or (algorithm, path[-1]) == ("relic", "tau_end")
             assert (other, also) != (run, linear) or remarked, (algorithm, path)
 
@@ -418,11 +439,14 @@ def test_eleven_on_the_command_line(tmp_path: Path, monkeypatch: Any) -> None:
     assert [c[0] for c in found.commands] == ["pretrain", "evaluate", "evaluate"]
     assert run_of(line) == dataclasses.replace(RECIPES["byol-cifar10-1000-eleven"](), out="DIR", data_root="data")
     wide = run_of(f"{line} --arch wide_resnet50")
-    assert (wide.encoder, wide.method.hidden) == ("wide_resnet50_2", 2048)  # the hidden layer is as wide as the features
+    assert (wide.encoder, wide.method.hidden) == (
+        "wide_resnet50_2",
+        2048,
+    )  # the hidden layer is as wide as the features
     monkeypatch.chdir(ROOT)
     for arch, encoder in eleven.ARCHITECTURES.items():
         assert run_of(f"-c configs/moco.yaml -a moco -m {arch} -t train -o DIR").encoder == encoder
-    for algorithm, method in eleven_config.ALGORITHMS.items():
+    for algorithm, method in eleven_keys.ALGORITHMS.items():
         ours = run_of(f"-c configs/{algorithm}.yaml -a {algorithm} -t train -o DIR")
         assert dataclasses.replace(ours, out=None) == RECIPES[f"{method}-cifar10-1000"]()
         for task in ("linear_eval", "get_features"):
@@ -459,7 +483,9 @@ def test_strange_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("DIR").exists()
 
 
-@pytest.mark.parametrize("recipe", [n for n in RECIPES if n.endswith(("-eleven", "-sqrt", "-celeba-70", "-celeba-100"))])
+@pytest.mark.parametrize(
+    "recipe", [n for n in RECIPES if n.endswith(("-eleven", "-sqrt", "-celeba-70", "-celeba-100"))]
+)
 def test_a_run_and_its_flags(recipe: str) -> None:
     """Words made of the difference of two runs read back as the second."""
     run = RECIPES[recipe]()
@@ -523,7 +549,11 @@ def test_simclr_runs(home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     line = "ssl_model=simclr dataset=CIFAR10 le_model.num_epochs=2 dataset_path=./data/ output_dir=./output/"
     ran(f"{line} -- {SMALL} --net.zero-init-residual", home, monkeypatch)
     assert (home / "output" / "results.json").is_file()
-    ran("precomputed_features=True precomputed_features_dir=output/features.npz model.name=parzen_window", home, monkeypatch)
+    ran(
+        "precomputed_features=True precomputed_features_dir=output/features.npz model.name=parzen_window",
+        home,
+        monkeypatch,
+    )
     assert "parzen" in capfd.readouterr().out
 
 

@@ -11,7 +11,8 @@ from selfsight import run as runs
 from selfsight.encoders import EncoderConfig
 from selfsight.errors import WrongUse
 from selfsight.recipes import recipe
-from selfsight.references.eleven_config import ALGORITHMS, is_ours, read
+from selfsight.references.eleven_config import is_ours, read
+from selfsight.references.eleven_keys import ALGORITHMS
 from selfsight.references.translation import (
     Command,
     Option,
@@ -30,7 +31,9 @@ ABOUT = """Eleven methods on CIFAR-10 (simclr moco byol dino pirl barlow simsiam
                  [--output DIR] [--load DIR]      (or -c -a -m -t -o -l)"""
 
 ARCHITECTURES = {
-    **{name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50", "resnext101")},
+    **{
+        name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50", "resnext101")
+    },
     "wide_resnet50": "wide_resnet50_2",
     "wide_resnet101": "wide_resnet101_2",
     "vit": "vit-small",
@@ -89,7 +92,7 @@ def translate(argv: Sequence[str]) -> Translation:
 
 
 _WHY = (
-    "the \"KNN accuracy\" there is the share of equal labels among the 20 nearest test pictures: here `purity`, on the "
+    'the "KNN accuracy" there is the share of equal labels among the 20 nearest test pictures: here `purity`, on the '
     "projector and in evaluation mode; `knn` is the usual accuracy",
     "linear evaluation sees the encoder's features, not those of the projector (--features projector does)",
 )
@@ -130,7 +133,9 @@ def _with_arch(run: Run[Any], given: dict[str, Any]) -> tuple[Run[Any], list[str
     notes = []
     if arch == "vit":
         changed = merge(changed, net=EncoderConfig(sobel=run.net.sobel, patch=run.net.patch))
-        notes.append("vit: 12 standard blocks of width 384, six heads; the project's own had 6 blocks of a form of its own")
+        notes.append(
+            "vit: 12 standard blocks of width 384, six heads; the project's own had 6 blocks of a form of its own"
+        )
     if run.recipe.endswith("-eleven") and run.method_name in ("simclr", "byol", "relic") and run.method.hidden == 512:
         changed = merge(changed, method={"hidden": _D.get(arch, 2048)})
     return changed, notes

@@ -8,7 +8,7 @@ from typing import Any
 from selfsight.errors import WrongUse, perhaps
 
 _JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
-_STANDARD = [
+_STANDARD: list[dict[str, Any]] = [
     {"jitter": {"apply_prob": 0.8, **_JITTER}},
     {"gray": {"apply_prob": 0.2}},
     {"crop": {"scale": [0.2, 1.0], "interpolation": "bilinear"}},
@@ -46,13 +46,12 @@ def views_from(transforms: Mapping[str, Any], notes: list[str]) -> dict[str, Any
 
 def _same_steps(steps: list[dict[str, Any]], settings: dict[str, Any]) -> bool:
     """Whether the steps are the project's usual ones; a crop of another area is a setting of the policy."""
-    crop = next((step["crop"] for step in steps if "crop" in step), {})
-    usual = [{"crop": {**value, "scale": crop.get("scale")}} if name == "crop" else {name: value}
-             for step in _STANDARD for name, value in step.items()]  # fmt: skip
-    if steps != usual:
+    crop: dict[str, Any] = next((step["crop"] for step in steps if "crop" in step), {})
+    scale = crop.get("scale")
+    if steps != [{"crop": {**step["crop"], "scale": scale}} if "crop" in step else step for step in _STANDARD]:
         return False
-    if crop["scale"] != [0.2, 1.0]:
-        settings["views.scale"] = crop["scale"]
+    if scale != [0.2, 1.0]:
+        settings["views.scale"] = scale
     return True
 
 
@@ -122,5 +121,7 @@ def _multi_crop(given: dict[str, Any]) -> dict[str, Any]:
         elif key in names:
             found[names[key]] = int(value)
         else:
-            raise WrongUse(f"multi_crop has no argument {key!r}.{perhaps(str(key), [*names, 'global_size', 'threshold'])}")
+            raise WrongUse(
+                f"multi_crop has no argument {key!r}.{perhaps(str(key), [*names, 'global_size', 'threshold'])}"
+            )
     return found

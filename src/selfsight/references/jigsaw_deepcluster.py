@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selfsight.augment import TilesConfig
 from selfsight.errors import WrongUse
 from selfsight.recipes import RECIPES
 from selfsight.references.translation import Command, Option, Translation, free, merge, options, pretrain
@@ -22,7 +21,11 @@ ABOUT = """Jigsaw and DeepCluster on CelebA, CUB-200, Cars-196, Stanford Online 
 DATASETS = {"celeba": "celeba", "cub200": "cub200:disjoint", "cars196": "cars196:disjoint", "online_products": "sop"}
 """Name there -> data here; parts of other classes, as there."""
 _SIDES = {"celeba": 216, "cub200": 256, "cars196": 256, "online_products": 256}
-ARCHITECTURES = {"alexnet": ("alexnet-tile", "alexnet"), "mininet": ("mininet", "mininet"), "resnet50": ("resnet50", "resnet50")}
+ARCHITECTURES = {
+    "alexnet": ("alexnet-tile", "alexnet"),
+    "mininet": ("mininet", "mininet"),
+    "resnet50": ("resnet50", "resnet50"),
+}
 """Name there -> encoder here: of tiles, of whole pictures."""
 
 _BOTH = (
@@ -88,7 +91,7 @@ def _common(base: Run[Any], given: dict[str, Any], tiles: bool) -> Run[Any]:
     if tiles:
         run = merge(run, image_size=_SIDES[name])
         if _SIDES[name] != 216:  # cells of a third of the picture
-            run = merge(run, views={"tiles": _tiles(run, cell=85)})
+            run = merge(run, views={"tiles": replace(run.views.tiles, cell=85)})
     fields = {
         "source_path": "data_root", "n_epochs": "epochs", "bs": "batch_size", "num_workers": "workers", "seed": "seed",
         "log_every": "log_every", "data_fraction": "fraction", "val_fraction": "holdout",
@@ -105,14 +108,14 @@ def _common(base: Run[Any], given: dict[str, Any], tiles: bool) -> Run[Any]:
     return run
 
 
-def _tiles(run: Run[Any], **sides: int) -> TilesConfig:
-    return replace(run.views.tiles, **sides)
-
-
 def _out(given: dict[str, Any], what: str) -> str:
     """The run folder: save_path/savename; without a name the dataset's, with a number where it is taken."""
     place = given.get("save_path", "runs").rstrip("/")
-    return f"{place}/{given['savename']}" if "savename" in given else free(f"{place}/{what}-{given.get('dataset', 'celeba')}")
+    return (
+        f"{place}/{given['savename']}"
+        if "savename" in given
+        else free(f"{place}/{what}-{given.get('dataset', 'celeba')}")
+    )
 
 
 def _jigsaw(given: dict[str, Any]) -> Translation:
@@ -138,7 +141,7 @@ def _permuted(run: Run[Any], given: dict[str, Any]) -> tuple[Run[Any], list[str]
         raise WrongUse(f"--num_tiles {given['num_tiles']}: give a square number, such as 9")
     notes = ["cells and tiles are squares (72 and 64 px on faces; 72 x 56 and 64 x 48 there)"]
     if grid != 3:
-        run = merge(run, views={"tiles": _tiles(run, grid=grid, cell=int(run.image_size) // grid, size=0)})
+        run = merge(run, views={"tiles": replace(run.views.tiles, grid=grid, cell=int(run.image_size) // grid, size=0)})
     if "perm_path" in given:
         if "num_perms" in given:
             notes.append("--num_perms: the file of --perm_path says how many there are")
@@ -149,7 +152,9 @@ def _permuted(run: Run[Any], given: dict[str, Any]) -> tuple[Run[Any], list[str]
     kind = "algebraic" if grid == 3 else "greedy-min"
     run = merge(run, method={"permutations": min(count, most), "kind": kind})
     if grid == 3:
-        notes.append("permutations: at least 7 of 9 tiles apart; the project's lay 2 apart (--perm_path reads its files)")
+        notes.append(
+            "permutations: at least 7 of 9 tiles apart; the project's lay 2 apart (--perm_path reads its files)"
+        )
     return run, notes
 
 
@@ -181,7 +186,9 @@ def _deepcluster(given: dict[str, Any]) -> Translation:
     commands = [pretrain(run, base, "--out", out)]
     if given.get("make_umap_plots"):
         commands.append(_map(out, given))
-        notes.append("--make_umap_plots: once, of the trained encoder, with clusters of its features; umap-learn draws it")
+        notes.append(
+            "--make_umap_plots: once, of the trained encoder, with clusters of its features; umap-learn draws it"
+        )
     return Translation(tuple(commands), (*notes, *_batch_norm(given)))
 
 
@@ -191,7 +198,9 @@ def _map(out: str, given: dict[str, Any]) -> Command:
     if given.get("dataset", "celeba") != "celeba":
         return (*words, "label,cluster")
     root = given.get("source_path", os.environ.get("SELFSIGHT_HOME", "~/.cache/selfsight"))
-    table = next(Path(root).expanduser().glob("celeba/**/list_attr_celeba.txt"), Path(root) / "celeba/list_attr_celeba.txt")
+    table = next(
+        Path(root).expanduser().glob("celeba/**/list_attr_celeba.txt"), Path(root) / "celeba/list_attr_celeba.txt"
+    )
     return (*words, "Eyeglasses,cluster", "--attributes", str(table))
 
 

@@ -35,7 +35,9 @@ FEATURES = "features.npz"  #: in the run folder
 
 def asked(argv: Sequence[str]) -> bool:
     """Whether a command line is this project's."""
-    return bool(argv) and (argv[0] in ("test", "train") or {"--model", "--only_vis", "--only-vis"} & _flags(argv) != set())
+    return bool(argv) and (
+        argv[0] in ("test", "train") or {"--model", "--only_vis", "--only-vis"} & _flags(argv) != set()
+    )
 
 
 def _flags(argv: Sequence[str]) -> set[str]:
@@ -60,7 +62,9 @@ def _train(argv: Sequence[str]) -> Translation:
     if closed and symmetric:
         notes.append(f"--symmetry: the predictor that {model} computes is symmetric already, nothing is added")
     if closed and one:
-        notes.append(f"--one_layer_predictor: the predictor that {model} computes is one matrix already, nothing is added")
+        notes.append(
+            f"--one_layer_predictor: the predictor that {model} computes is one matrix already, nothing is added"
+        )
     linear = "-linear" if one and not closed else ""
     tied = "-symmetric" if symmetric and not closed and not linear else ""
     base = RECIPES[f"{model}-cifar10-101{linear}{tied}"]()
@@ -82,13 +86,16 @@ def _test(argv: Sequence[str]) -> Translation:
     name = given["name"]
     if not (Path(name) / "run.yaml").is_file():
         raise WrongUse(f"{name!r} is no run folder: train it first, python main.py --model MODEL --name {name}")
-    notes, pictures = [], (("eigenspace", name),)
+    notes: list[str] = []
+    pictures: tuple[Command, ...] = (("eigenspace", name),)
     if not list((Path(name) / "study").glob("*.npz")):
         notes, pictures = ["no figures: the run kept no eigenspace, train with --eigenspace"], ()
     if given.get("only_vis"):
         return Translation(pictures, tuple(notes))
     stored = Path(name) / FEATURES
-    notes.append("the classifier is fitted once more to the stored features: one seed, hence the number of the training's end")
+    notes.append(
+        "the classifier is fitted once more to the stored features: one seed, hence the number of the training's end"
+    )
     epochs = given.get("epochs_finetuning", EPOCHS)
     return Translation((classify(str(stored) if stored.is_file() else name, epochs), *pictures), tuple(notes))
 

@@ -78,9 +78,17 @@ def translate(argv: Sequence[str]) -> Translation:
         return _stored(given)
     if given.get("finetuning"):
         return _finetuned(given)
-    for key in ("precomputed_features_dir", "standardize_precomputed_features", "finetuning_dir", "finetuning_lr", "model.gamma"):
+    for key in (
+        "precomputed_features_dir",
+        "standardize_precomputed_features",
+        "finetuning_dir",
+        "finetuning_lr",
+        "model.gamma",
+    ):
         if key in given:
-            raise WrongUse(f"{key} is for {'finetuning=True' if key.startswith('fine') else 'precomputed_features=True'} only")
+            raise WrongUse(
+                f"{key} is for {'finetuning=True' if key.startswith('fine') else 'precomputed_features=True'} only"
+            )
     return _pretrained(given)
 
 
@@ -116,13 +124,17 @@ def _pretrained(given: dict[str, Any]) -> Translation:
     notes: list[str] = []
     for key in ("ssl_model", "ssl_model.name"):
         if given.get(key, "simclr").lower() != "simclr":
-            raise WrongUse(f"{key}={given[key]}: the project had simclr alone; for others: selfsight pretrain {given[key]}")
+            raise WrongUse(
+                f"{key}={given[key]}: the project had simclr alone; for others: selfsight pretrain {given[key]}"
+            )
     if given.get("ssl_model.projector", "mlp") != "mlp":
         raise WrongUse(f"ssl_model.projector={given['ssl_model.projector']}: there is mlp alone")
     base = RECIPES["simclr-cifar10-100-sqrt"]()
     run = _with(base, given, notes)
     if "ssl_model.val_batch_size" in given:
-        notes.append("ssl_model.val_batch_size: the loss of held-out pictures is that of a batch as large as in training")
+        notes.append(
+            "ssl_model.val_batch_size: the loss of held-out pictures is that of a batch as large as in training"
+        )
     if "le_model.val_batch_size" in given:
         notes.append("le_model.val_batch_size: features are computed in parts that fit; no number depends on them")
     if run.accumulate > 1:
@@ -132,10 +144,23 @@ def _pretrained(given: dict[str, Any]) -> Translation:
         )
     out = given.get("output_dir") or free(f"output/{base.method_name}-{run.data}")
     settings = {field: given[key] for key, field in _LINEAR.items() if key in given}
-    notes.append("the last evaluation is of the best encoder by k-NN on held-out pictures; contrastive accuracy is a poor guide")
+    notes.append(
+        "the last evaluation is of the best encoder by k-NN on held-out pictures; contrastive accuracy is a poor guide"
+    )
     first = pretrain(run, base, "--out", out)
     told = {PROTOCOL: settings} if settings else None
-    last = evaluate(out, ["knn", PROTOCOL], told, "--checkpoint", "best", "--out", f"{out.rstrip('/')}/features.npz", "--seed", str(run.seed))
+    ("--checkpoint", "best", "--out", f"{out.rstrip('/')}/features.npz", "--seed", str(run.seed))
+    last = evaluate(
+        out,
+        ["knn", PROTOCOL],
+        told,
+        "--checkpoint",
+        "best",
+        "--out",
+        f"{out.rstrip('/')}/features.npz",
+        "--seed",
+        str(run.seed),
+    )
     return Translation((first, last), tuple(notes))
 
 
@@ -161,7 +186,10 @@ def _with(base: Run[Any], given: dict[str, Any], notes: list[str]) -> Run[Any]:
     encoder, net = _pick("ssl_model.encoder", given.get("ssl_model.encoder", "resnet18_deterministic"), ENCODERS)
     run = merge(base, data=data, views=_colours(views, given), image_size=size, encoder=encoder, net=net)
     accumulate = given.get("ssl_model.accumulate_batches", 1)
-    changes: dict[str, Any] = {"batch_size": given.get("ssl_model.train_batch_size", 1024) * accumulate, "accumulate": accumulate}
+    changes: dict[str, Any] = {
+        "batch_size": given.get("ssl_model.train_batch_size", 1024) * accumulate,
+        "accumulate": accumulate,
+    }
     for key, field, make in _FIELDS:
         if key in given:
             changes[field] = make(given[key])
@@ -211,7 +239,9 @@ def _stored(given: dict[str, Any]) -> Translation:
         raise WrongUse("precomputed_features and finetuning contradict each other: leave out one of the two")
     notes = []
     if not file.endswith(".npz"):
-        raise WrongUse(f"{file}: pickled files are not opened here; write one with `selfsight evaluate RUN --out features.npz`")
+        raise WrongUse(
+            f"{file}: pickled files are not opened here; write one with `selfsight evaluate RUN --out features.npz`"
+        )
     classifier = given.get("model.name", "linear")
     if classifier not in ("linear", "parzen_window"):
         raise WrongUse(f"model.name={classifier} does not work on features: use linear or parzen_window")

@@ -57,7 +57,11 @@ def flag(name: str, value: Any) -> list[str]:
 
 def evaluate(target: str, protocols: Sequence[str], settings: dict[str, Any] | None = None, *more: str) -> Command:
     """`evaluate TARGET`, its settings as one line of YAML."""
-    told = yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, width=float("inf")).strip() if settings else ""
+    told = (
+        yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, width=float("inf")).strip()
+        if settings
+        else ""
+    )
     return ("evaluate", target, "--protocols", ",".join(protocols), *(("--settings", told) if told else ()), *more)
 
 
