@@ -142,7 +142,7 @@ ROWS = [
     ("le_model.num_epochs=9", "epochs: 9"), ("le_model.train_batch_size=512", "batch_size: 512"),
     ("le_model.val_batch_size=64", None), ("le_model.optimizer.base_lr=0.3", "base_lr: 0.3"),
     ("le_model.optimizer.weight_decay=1e-6", "weight_decay: 1.0e-06"), ("le_model.optimizer.momentum=0.8", "momentum: 0.8"),
-    ("le_model.callback.enabled=False", None), ("le_model.callback.interval=25", None), ("n_cpus=3", "workers"),
+    ("le_model.callback.enabled=False", "probe.protocols"), ("le_model.callback.interval=25", "probe.every"), ("n_cpus=3", "workers"),
     ("random_seed=7", "seed"), ("ssl_val_interval=25", "probe.every"), ("dataset_path=/data", "data_root"),
     ("output_dir=./there/", "out"), ("model.name=simclr", None), ("ssl_model.name=simclr", None),
     *[(f"{group}.{key}={value}", field) for group in ("model", "ssl_model") for key, value, field in (
@@ -173,6 +173,7 @@ def test_simclr_rows(word: str, does: str | None) -> None:
         assert found.commands[0] == plain.commands[0]
     else:
         assert f"--{does.replace('_', '-')}" in found.commands[0]
+        assert found.commands[0] != plain.commands[0]
 
 
 def test_simclr_numbers() -> None:
