@@ -34,8 +34,10 @@ TINY = "--recipe tiny --threads 1 --precision fp32 --quiet"
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder of its own, and cells in this process."""
+    """A folder of its own, cells in this process, and runs without their pictures and pages."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretraining, "save_pictures", lambda session, folder: None)
+    monkeypatch.setattr(pretraining, "write_report", lambda folder: None)
     monkeypatch.setattr(loop.children, "run", lambda command, stdout=None: (work.main(*command[-2:]), 0))
 
 
@@ -294,8 +296,9 @@ def test_methods_side_by_side(capfd: pytest.CaptureFixture[str], monkeypatch: py
     lines = [json.loads(line) for line in Path("c/runs/simclr-s0/metrics.jsonl").read_text().splitlines()]
     first = api.evaluate("c/runs/untrained_fastnet-tiny-s0", protocols=["knn"], held_out=True)["knn"]
     assert first["top1"] == next(line["knn"]["top1"] for line in lines if "knn" in line)
-    pixels = api.evaluate("pixels", train="c/runs/simclr-s0", protocols=["knn"], held_out=True)["knn"]
-    assert pixels["top1"] == next(line["pixels"]["top1"] for line in lines if "pixels" in line)
+    pixels = api.evaluate("pixels", train="c/runs/simclr-s1", protocols=["ridge"])["ridge"]
+    assert rows["pixels"]["numbers"]["ridge"]["each"]["1"] == pixels["top1"]
+    assert pixels["train"] == again["ridge"]["train"]
     # tests over seeds
     best = found["reference"]
     assert best == found["rows"][0]["row"]
@@ -491,7 +494,7 @@ def test_a_job_array_does_a_cell_in_each_task(capfd: pytest.CaptureFixture[str],
 
 
 def test_a_killed_study_goes_on_to_the_same_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    line = f"sweep simclr {TINY} --grid temperature=0.1,0.5 --epochs 12 --log-every 1 --checkpoint-every 1 --probe.every 20"
+    line = f"sweep simclr {TINY} --grid temperature=0.1,0.5 --epochs 8 --log-every 1 --checkpoint-every 1 --probe.every 20"
     code, out, _ = ask(f"{line} --out whole --json", capfd)
     assert code == 0
     whole = json.loads(out)
