@@ -410,6 +410,60 @@ def test_a_diverged_run_is_a_failed_cell(capfd: pytest.CaptureFixture[str]) -> N
     assert "training failed" in found["failed"][0]["error"]
 
 
+def test_minutes_become_steps(capfd: pytest.CaptureFixture[str]) -> None:
+    line = f"compare --methods simclr {TINY} --budget-minutes 0.03 --seeds 1 --protocols ridge --probe.every -1 --out b --json"
+    code, out, err = ask(line, capfd)
+    assert code == 0, err
+    plain = yaml.safe_load(Path("b/runs/simclr-s0/run.yaml").read_text())
+    row = next(row for row in json.loads(out)["rows"] if row["row"] == "simclr")
+    assert row["steps"] == plain["steps"] < 1e5
+    assert row["seconds"] < 10
+    assert "0.03 minutes each" in Path("b/table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("compare --methods simclr --protocols knn", "photos has no labels to measure by"),
+        ("sweep simclr --grid temperature=0.1,0.2", "photos has no labels to measure by"),
+    ],
+)
+def test_pictures_without_labels_are_refused_before_training(
+    line: str, said: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for i in range(70):
+        noise = np.random.default_rng(i).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"photos/{i}.png")
+    code, out, err = ask(f"{line} {TINY} --holdout auto --data photos --seeds 1 --out u --json", capfd)
+    assert code == 1
+    failed = json.loads(out)["failed"]
+    assert said in failed[-1]["error"], err
+    assert not any((tmp_path / f"u/runs/{some['name']}/metrics.jsonl").exists() for some in failed)
+
+
+def test_many_rows_fit_into_a_figure(tmp_path: Path) -> None:
+    run = runs.to_dict(api.settings("simclr", "tiny"))
+    every = [
+        study.Cell(study.name_of(row, seed), row, seed, "pretrain", run)
+        for seed in range(3)
+        for row in ("a very long name=of a method/with=settings $x$", *(f"method {i}" for i in range(29)))
+    ]
+    asked = study.begin("compare", study.Measure(("knn", "linear")), every, "many")
+    for i, cell in enumerate(every):
+        numbers = {"knn": 0.3 + i / 200, "linear": 0.9 - i / 200}
+        found = {"knn": {"test": "shapes (test, 9)"}}
+        asked.write(
+            cell, {"status": "done", "numbers": numbers, "found": found, "training": {}, "machine": {}, "day": "d"}
+        )
+    found = compare.outcome(asked)
+    assert found.complete
+    assert len(found.tables[0].rows) == 30
+    height, width = np.array(Image.open("many/figure.png").convert("L")).shape
+    assert height > 1500
+    assert width > 1500
+
+
 # ---------------------------------------------------------------------------------------------- sweep
 
 SWEEP = f"sweep simclr {TINY} --grid temperature=0.1,0.5 --grid batch_size/accumulate=64/1,128/2 --steps 4 --out w"
@@ -494,7 +548,9 @@ def test_a_job_array_does_a_cell_in_each_task(capfd: pytest.CaptureFixture[str],
 
 
 def test_a_killed_study_goes_on_to_the_same_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    line = f"sweep simclr {TINY} --grid temperature=0.1,0.5 --epochs 8 --log-every 1 --checkpoint-every 1 --probe.every 20"
+    line = (
+        f"sweep simclr {TINY} --grid temperature=0.1,0.5 --epochs 8 --log-every 1 --checkpoint-every 1 --probe.every 20"
+    )
     code, out, _ = ask(f"{line} --out whole --json", capfd)
     assert code == 0
     whole = json.loads(out)

@@ -41,9 +41,14 @@ def save(figure: Any, path: Path) -> Path:
     return path
 
 
+def literal(text: str) -> str:
+    """Text that matplotlib does not read as a formula."""
+    return text.replace("$", r"\$")
+
+
 def plain(axes: Any, title: str, xlabel: str = "", ylabel: str = "") -> None:
     """The look of all panels."""
-    axes.set_title(title.replace("$", r"\$"), fontsize=10)
+    axes.set_title(literal(title), fontsize=10)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -68,7 +73,7 @@ def comparison(study: Study, rows: Sequence[Row], columns: Sequence[str]) -> Pat
             axes.barh(y, found["mean"], 0.7, xerr=found["std"], color=colours[row.name], alpha=0.75, ecolor="#333")
             if len(values) > 1:
                 axes.plot(values, [y] * len(values), "o", ms=2.5, color="#333")
-        axes.set_yticks(range(len(rows)), [row.name if i == 0 else "" for row in rows], fontsize=8)
+        axes.set_yticks(range(len(rows)), [literal(row.name) if i == 0 else "" for row in rows], fontsize=8)
         axes.invert_yaxis()
         plain(axes, column)
         if not column.startswith("geometry"):
@@ -79,7 +84,7 @@ def comparison(study: Study, rows: Sequence[Row], columns: Sequence[str]) -> Pat
         folders = [study.path(cell) for cell in study.cells if cell.row == row.name and row.source == "pretrain"]
         curves = [curve for folder in folders if (curve := knn_curve(folder, "minutes" if timed else "epochs"))]
         if curves:
-            band(axes, curves, row.name, colours[row.name])
+            band(axes, curves, literal(row.name), colours[row.name])
     plain(axes, "k-NN on the hold-out part while training", "minutes" if timed else "epochs")
     percent(axes.yaxis)
     if 0 < len(axes.lines) <= LEGEND:
@@ -125,7 +130,7 @@ def effects(study: Study, rows: Sequence[Row], column: str) -> Path:
             axes.plot([x] * len(each[value]), each[value], "o", ms=4, color=COLOURS[0], alpha=0.5)
         there = [(x, float(np.mean(each[value]))) for x, value in enumerate(values) if each[value]]
         axes.plot([x for x, _ in there], [y for _, y in there], color=COLOURS[1], lw=1.6, label="mean of all rows")
-        axes.set_xticks(range(len(values)), values)
+        axes.set_xticks(range(len(values)), [literal(value) for value in values])
         axes.margins(x=0.2)
         plain(axes, told[name], ylabel=f"{column}, hold-out" if i == 0 else "")
         percent(axes.yaxis)
@@ -145,7 +150,7 @@ def by_labels(study: Study, rows: Sequence[Row], counts: Mapping[str, int]) -> P
             axes.errorbar(
                 [x for x, _ in points], [found["mean"] for _, found in points],
                 yerr=[found["std"] or 0.0 for _, found in points], color=COLOURS[j % len(COLOURS)], marker="o", ms=4,
-                capsize=3, lw=1.6, ls="--" if row.source == "untrained" else "-", label=row.name,
+                capsize=3, lw=1.6, ls="--" if row.source == "untrained" else "-", label=literal(row.name),
             )  # fmt: skip
         axes.set_xscale("log")
         ticks = sorted({counts[c] for c in wanted if c in counts})

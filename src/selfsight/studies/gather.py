@@ -124,7 +124,7 @@ def about(study: Study) -> dict[str, Any]:
         {k: some[k] for k in ("train", "test") if k in some} for r in found["done"] for some in r["found"].values()
     ]
     return {
-        "study": str(study.folder), "kind": study.kind, "measure": study.plain()["measure"],
+        "study": str(study.folder), "kind": study.kind, "measure": study.measure.plain(),
         "complete": len(found["done"]) == len(study.cells), "cells": len(study.cells), "done": len(found["done"]),
         "failed": [{k: record[k] for k in ("cell", "name", "error")} for record in found["failed"]],
         "missing": [{k: record[k] for k in ("cell", "name")} for record in found["missing"]],
@@ -139,7 +139,7 @@ def provenance(plain: Mapping[str, Any]) -> str:
     if "test" in parts:
         said.append(f"Asked: {parts['test']}" + (f"; learnt from: {parts['train']}" if "train" in parts else ""))
     for machine in plain["machines"]:
-        facts = [f"{machine[k]} {k}" for k in ("cores", "threads") if k in machine]
+        facts = [f"{machine[k]} {k if machine[k] != 1 else k[:-1]}" for k in ("cores", "threads") if k in machine]
         said.append(", ".join([machine.get("device_name", "?"), *facts, f"torch {machine.get('torch', '?')}"]))
     return ". ".join([*said, " to ".join(dict.fromkeys([plain["days"][0], plain["days"][-1]]))]) + "."
 

@@ -38,7 +38,7 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, 
     if len(seeds) > 1 and any(differences):
         from scipy import stats
 
-        if max(differences) > min(differences):
+        if max(differences) - min(differences) > 1e-12:
             found["t_p"] = _finite(stats.ttest_1samp(differences, 0.0).pvalue)
         else:  # no deviation at all: t is infinite
             found["t_p"] = 0.0

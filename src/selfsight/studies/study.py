@@ -55,6 +55,10 @@ class Measure:
     held_out: bool = False  #: ask the hold-out part though there is a test part
     amounts: tuple[str, ...] = ()  #: of labels
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return dict(json.loads(json.dumps(dataclasses.asdict(self))))
+
 
 def name_of(row: str, seed: int) -> str:
     """A file name for a cell: its row, as far as file systems allow, a hash of the rest, the seed."""
@@ -78,7 +82,7 @@ class Study:
         """The question as plain values."""
         return {
             "kind": self.kind,
-            "measure": json.loads(json.dumps(dataclasses.asdict(self.measure))),
+            "measure": self.measure.plain(),
             "cells": [json.loads(json.dumps(dataclasses.asdict(cell))) for cell in self.cells],
         }
 
@@ -98,7 +102,7 @@ class Study:
             found = json.loads((self.folder / "cells" / f"{cell.name}.json").read_text())
         except (OSError, ValueError):
             return None
-        return found if found.get("measure") == self.plain()["measure"] else None
+        return found if found.get("measure") == self.measure.plain() else None
 
     def done(self, cell: Cell) -> bool:
         """It ended well."""
@@ -107,7 +111,7 @@ class Study:
     def write(self, cell: Cell, outcome: Mapping[str, Any]) -> None:
         """Keep what came of a cell."""
         head = {"name": cell.name, "row": cell.row, "seed": cell.seed, "source": cell.source, "point": cell.point}
-        line = {**head, "measure": self.plain()["measure"], **outcome}
+        line = {**head, "measure": self.measure.plain(), **outcome}
         path = self.folder / "cells" / f"{cell.name}.json"
         path.parent.mkdir(exist_ok=True)
         whole(path, json.dumps(line) + "\n")

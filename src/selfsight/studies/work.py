@@ -16,8 +16,9 @@ import torch
 from selfsight import checkpoint, evaluation, pretraining
 from selfsight import run as runs
 from selfsight.checkpoint import write_text
+from selfsight.embedding import say
 from selfsight.errors import WrongUse
-from selfsight.evaluate import stored
+from selfsight.evaluate import UNLABELLED, stored
 from selfsight.rng import Stream, seed_of
 from selfsight.run import Run
 from selfsight.session import Session, open_for, pick_device, prepare, provenance
@@ -80,6 +81,9 @@ def outcome(study: Study, cell: Cell) -> dict[str, Any]:
     else:
         assert settings is not None
         if cell.source == "pretrain":
+            begun = (folder / "run.yaml").is_file()
+            if not begun and not any(map(study.done, study.cells)):  # before hours of training, not after them
+                check_labels(settings, study.measure)
             training = train(settings, folder)
         else:
             untrained(settings, folder, with_encoder=cell.source == "untrained")
@@ -89,11 +93,25 @@ def outcome(study: Study, cell: Cell) -> dict[str, Any]:
             raise WrongUse(
                 "there is no labelled hold-out part to rank by: give labelled pictures, and --holdout above 0"
             )
-        found = {"knn": training["holdout"]} | ({"test": training["test"]} if training.get("test") else {})
+        assert settings is not None
+        asked = {"test": f"{settings.data} (holdout, {training['holdout']['queries']})"}
+        found = {"knn": {**training["holdout"], **asked}} | ({"test": training["test"]} if training.get("test") else {})
     else:
         found = measured(study.measure, cell, target, settings, study.folder / "features")
     numbers = {column: value for name, got in found.items() for column, value in headlines(name, got).items()}
     return {"numbers": numbers, "found": found, "training": kept, "machine": machine(Path(target))}
+
+
+def check_labels(run: Run[Any], measure: Measure) -> None:
+    """Raise WrongUse if what is measured after a training needs labels, and its pictures have none."""
+    if measure.train is not None or (measure.protocols and set(measure.protocols) <= UNLABELLED):
+        return
+    data = open_for(run, torch.device("cpu"), say)
+    if data.train.labels is None or (data.holdout is None and (data.test is None or not measure.protocols)):
+        what = "labels" if data.train.labels is None else "hold-out part"
+        raise WrongUse(
+            f"{run.data} has no {what} to measure by: {'--train' if what == 'labels' else '--holdout'} gives some"
+        )
 
 
 def train(run: Run[Any], folder: Path) -> dict[str, Any]:

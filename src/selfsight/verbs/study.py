@@ -112,8 +112,9 @@ def finish(
         if as_json:
             print(json.dumps(record))
         else:
-            say(f"{study.cells[flags.cell].name}: {record['status'] if record else f'ended with code {code}'}")
-        return code
+            state = "another process is at it" if code == loop.BUSY else f"ended with code {code}"
+            say(f"{study.cells[flags.cell].name}: {record['status'] if record else state}")
+        return 1 if code == loop.BUSY else code
     if not flags.collect and (code := loop.work(study, say)):
         return code
     found = outcome()
