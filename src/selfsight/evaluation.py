@@ -30,16 +30,17 @@ def _data_of(
     root: str | None,
     exclude: str | None,
     alone: bool,
+    held_out: bool,
 ) -> tuple[Any, ...]:
     """Bank and queries: (DataSet of the bank, Part, name, DataSet of the queries, Part, name). `alone`: no bank is asked."""
     place = Path(root).expanduser() if root else None
-    if train is None:
-        path = Path(target) / "run.yaml"
-        if not path.is_file():
-            raise WrongUse(f"say what to evaluate {target!r} on: --train DATA --test DATA")
+    path = Path(target if train is None else train) / "run.yaml"
+    if path.is_file():
         run = runs.load(path)
         run = dataclasses.replace(run, data_root=root or run.data_root, exclude=exclude or run.exclude)
         bank = open_for(run, torch.device("cpu"), say)
+    elif train is None:
+        raise WrongUse(f"say what to evaluate {target!r} on: --train DATA --test DATA")
     else:
         bank = open_data(
             train, root=place, image_size=image_size, holdout=0 if test else None, exclude=exclude, seed=seed, log=say
@@ -49,11 +50,13 @@ def _data_of(
             test, root=place, image_size=image_size, holdout=0, seed=seed, channels=bank.channels, log=say
         )
         return bank, bank.train, "train", asked, asked.train, "test"
-    if bank.test is not None and (alone or not bank.disjoint):
+    if bank.test is not None and (alone or not bank.disjoint) and not held_out:
         return bank, bank.train, "train", bank, bank.test, "test"
     if bank.holdout is not None:
         return bank, bank.train, "train", bank, bank.holdout, "holdout"
-    raise WrongUse(f"{bank.name} has no test and no hold-out part with its classes: give --test DATA")
+    raise WrongUse(
+        f"{bank.name} has no {'' if held_out else 'test and no '}hold-out part with its classes: give --test DATA"
+    )
 
 
 def _labels(bank: DataSet, known: Part, asked: DataSet, part: Part, which: str) -> tuple[Tensor, Tensor, list[str]]:
@@ -77,14 +80,14 @@ def evaluate(
     target: str | Path, *, train: str | None = None, test: str | None = None, protocols: Sequence[str] = ("knn", "linear"),
     features: str = "encoder", standardise: bool = False, settings: dict[str, Any] | None = None,
     out: str | Path | None = None, encoder: str = "resnet18", image_size: int = 0, data_root: str | None = None,
-    device: str = "auto", seed: int = 0, exclude: str | None = None,
+    device: str = "auto", seed: int = 0, exclude: str | None = None, held_out: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Numbers on frozen features; each comes with its protocol.
 
     Args:
         target: run folder, checkpoint, encoder.safetensors, the baselines "random" (an untrained `encoder`) and
             "pixels", or features: a file (see `evaluate.stored.read`) or "two-moons".
-        train: labelled pictures that the classifiers learn from; default: those of the run.
+        train: labelled pictures that the classifiers learn from, or a run folder: its pictures; default: those of the run.
         test: labelled pictures that are asked; default: the test part of `train`, else a hold-out part. Of a file of
             features: another one.
         protocols: names of PROTOCOLS.
@@ -98,16 +101,19 @@ def evaluate(
         device: where features are computed.
         seed: of "random", of hold-out parts, and of what protocols draw.
         exclude: a list of pictures of `train` to leave out, as `check` writes it; default: that of the run.
+        held_out: ask the hold-out part of `train`, also where there is a test part; to choose settings by.
     """
     wanted = measuring.check(protocols, settings or {})
+    if held_out and test is not None:
+        raise WrongUse("--held-out and --test contradict each other: leave out one of them")
     if seed < 0 or image_size < 0:
         raise WrongUse(f"--seed {seed}, --image-size {image_size}: neither may be negative")
     if out is not None:
         stored.check_features_out(Path(out))
     target = str(target)
     if target.endswith(".npz") or target.split(":")[0] == moons.NAME:
-        if train or features != "encoder" or image_size:
-            raise WrongUse(f"{target} holds features: leave out --train, --features and --image-size")
+        if train or features != "encoder" or image_size or held_out:
+            raise WrongUse(f"{target} holds features: leave out --train, --held-out, --features and --image-size")
         sets, facts = measuring.of_features(target, test)
     else:
         alone = not (measuring.needs_train(protocols) or standardise)
@@ -124,6 +130,7 @@ def evaluate(
             seed,
             exclude,
             alone,
+            held_out,
         )
     if out is not None:
         stored.write(Path(out), sets, facts)
@@ -135,7 +142,7 @@ def evaluate(
 def _sets(
     target: str, train: str | None, test: str | None, protocols: Sequence[str], features: str, encoder: str,
     image_size: int, data_root: str | None, where: torch.device, seed: int, exclude: str | None,
-    alone: bool,
+    alone: bool, held_out: bool,
 ) -> tuple[stored.Sets, dict[str, Any]]:  # fmt: skip
     """Features and labels of pictures, and what they are. `alone`: of the test part only."""
     net: checkpoint.Encoder | None = None
@@ -147,7 +154,7 @@ def _sets(
     elif train is None:
         train = "shapes"
     bank, bank_part, bank_name, asked, part, which = _data_of(
-        target, train, test, image_size, seed, data_root, exclude, alone
+        target, train, test, image_size, seed, data_root, exclude, alone, held_out
     )
     size = image_size or bank.image_size
     if target == "random":

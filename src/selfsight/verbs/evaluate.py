@@ -14,11 +14,13 @@ class EvaluateFlags:
     """Flags of `evaluate`."""
 
     train: str | None = None
-    """Labelled pictures to learn from; default: those of the run."""
+    """Labelled pictures to learn from, or a run folder (its pictures); default: those of the run."""
     exclude: str | None = None
     """A list of pictures of --train to leave out, as `selfsight check` writes it; default: that of the run."""
     test: str | None = None
     """Labelled pictures to ask; default: the test part of --train, else a hold-out part."""
+    held_out: bool = False
+    """Ask the hold-out part of --train although there is a test part: to choose settings by."""
     protocols: str = "knn,linear"
     """Names with commas, see `selfsight list protocols`."""
     features: str = "encoder"
