@@ -29,7 +29,7 @@ from selfsight._version import __version__
 from selfsight.core import Method
 from selfsight.data import DataSet, open_data
 from selfsight.errors import WrongUse, perhaps
-from selfsight.run import ProbeConfig, Run
+from selfsight.run import Run
 from selfsight.train import Pictures, build, steps
 
 
@@ -329,7 +329,7 @@ def steps_that_fit(session: Session, minutes: float, started: float) -> tuple[in
     left = 0.95 * (60 * minutes - (time.perf_counter() - started))
 
     def fits(n: int) -> bool:
-        looks = len(due(session.run.probe, n, session.per_epoch)) + 3  # and the last one takes every picture
+        looks = len(due(session.run.probe.every, n, session.per_epoch)) + 3  # and the last one takes every picture
         return n * one + math.ceil(n / session.per_epoch) * more + looks * look <= left
 
     low, high = 1, max(1, int(left / one))
@@ -340,9 +340,12 @@ def steps_that_fit(session: Session, minutes: float, started: float) -> tuple[in
     return int(distributed.broadcast_object(low)), said
 
 
-def due(probing: ProbeConfig, total: int, per_epoch: int) -> set[int]:
-    """Steps after which the probe measures; the last one is always among them unless the probe is off."""
-    if probing.every == -1:
+def due(every: float, total: int, per_epoch: int) -> set[int]:
+    """Steps after which something is due that comes every so many epochs, as `ProbeConfig.every` says; the last one always.
+
+    0: about ten times in the run, at least an epoch apart; -1: never.
+    """
+    if every == -1:
         return set()
-    gap = max(1, round((probing.every or max(1.0, total / per_epoch / 10)) * per_epoch))
+    gap = max(1, round((every or max(1.0, total / per_epoch / 10)) * per_epoch))
     return {*range(gap, total, gap), total}
