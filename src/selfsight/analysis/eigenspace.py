@@ -8,8 +8,10 @@ Legend: D features of the projection. Spectra are sorted, largest first.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -75,8 +77,34 @@ class Record(NamedTuple):
     space: Eigenspace
 
 
-def read(folder: str | Path) -> list[Record]:
-    """The eigenspace of a run at every time that it kept, from the untrained network on.
+class Studied(NamedTuple):
+    """A run of the siamese family, read from its folder."""
+
+    name: str
+    records: list[Record]  #: from the untrained network on
+    target: str  #: "EMA" or "no EMA"
+    predictor: str  #: what makes the predictor, in words
+    settings: Mapping[str, Any]  #: run.yaml
+    accuracy: float | None  #: k-NN top-1 at the end of the run, of the test part if there is one; None: not measured
+
+    @property
+    def numbers(self) -> list[dict[str, float]]:
+        """A row for each record: step, epoch, asymmetry, largest eigenvalue of F, and how many directions."""
+        return [
+            {
+                "step": step, "epoch": epoch, "asymmetry": space.asymmetry, "top": float(space.spectrum[0]),
+                "used": space.used, "passed": space.passed, "aligned": space.aligned,
+            }
+            for step, epoch, space in self.records
+        ]  # fmt: skip
+
+
+def read_run(folder: str | Path, name: str = "") -> Studied:
+    """The eigenspace of a run at every time that it kept.
+
+    Args:
+        folder: the run folder, finished or not.
+        name: what to call it; default: the folder's name.
 
     Raises:
         WrongUse: no run folder, or one without the matrices of the siamese family.
@@ -84,21 +112,29 @@ def read(folder: str | Path) -> list[Record]:
     folder = Path(folder)
     if not (folder / "run.yaml").is_file():
         raise WrongUse(f"{str(folder)!r} is no run folder (no run.yaml): give a folder that `selfsight pretrain` wrote")
-    found = []
-    per_epoch = _steps_per_epoch(folder)
+    settings = yaml.safe_load((folder / "run.yaml").read_text())
+    per_epoch = int(settings["provenance"]["data"]["train"]) // int(settings["batch_size"])
+    records = []
     for path in sorted((folder / "study").glob("*.npz")):
         with np.load(path, allow_pickle=False) as arrays:
             if {"correlation", "predictor"} <= set(arrays.files):
                 space = eigenspace(arrays["correlation"], arrays["predictor"])
-                found.append(Record(int(path.stem), int(path.stem) / per_epoch, space))
-    if not found:
+                records.append(Record(int(path.stem), int(path.stem) / per_epoch, space))
+    if not records:
         raise WrongUse(
             f"{str(folder)!r} keeps no eigenspace: train byol, simsiam, directpred or directcopy, and set "
             "--probe.study-every to the epochs between two records"
         )
-    return found
+    results = folder / "results.json"
+    knn = json.loads(results.read_text())["summary"].get("knn") if results.is_file() else None
+    method = settings["method"]
+    target = "EMA" if method["target"] == "ema" else "no EMA"
+    accuracy = knn["top1"] if knn else None
+    return Studied(name or folder.resolve().name, records, target, _maker(method), settings, accuracy)
 
 
-def _steps_per_epoch(folder: Path) -> int:
-    settings = yaml.safe_load((folder / "run.yaml").read_text())
-    return int(settings["provenance"]["data"]["train"]) // int(settings["batch_size"])
+def _maker(method: Mapping[str, Any]) -> str:
+    if method["predictor"] == "closed-form":
+        return {0.5: "DirectPred", 1.0: "DirectCopy"}.get(method["power"], f"DirectSet({method['power']:g})")
+    layers = "SGD, one layer" if method["predictor"] == "linear" else "SGD, two layers"
+    return layers + ", symmetric" * method["symmetric"]
