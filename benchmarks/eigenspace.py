@@ -1,13 +1,14 @@
-"""The eigenspace studies: python benchmarks/eigenspace.py [PICTURES] [--study NAME ...] [--seeds 0,1] [--size cpu|whole] [--out DIR].
+"""Studies of predictors: benchmarks/eigenspace.py [PICTURES] [--study NAME ...] [--seeds 0,1] [--size cpu|whole] [--out DIR].
 
 - spaces: F and the predictor over training: BYOL and SimSiam, plain and with a symmetric predictor, and DirectPred.
 - rates: symmetric or not, BYOL or SimSiam, decay of the predictor or of nothing, with a rate of its own for the predictor: eight
   runs; and, without any of it, the symmetric SimSiam that collapses.
 - targets: a teacher or none, and the predictor by DirectPred, DirectCopy or SGD (one layer): six cells.
+- deeper: DirectPred with three layers of projector, evaluated by the encoder alone and with the projector's first layer, too.
 
-PICTURES is a folder, one folder a class, or another data name; the built-in `shapes` unless given. `cpu`: a small network on
-pictures of 16 pixels, a minute a run; `whole`: the recipes as they are, ResNet-18 and 101 epochs, for a GPU. What is done is not done
-again, and what was interrupted goes on. Figures and eigenspace.json are written to DIR; tables are printed.
+PICTURES is a folder, one folder a class, or a data name. `cpu`: a small network on pictures of 16 pixels, a minute a run, on the
+built-in `shapes` unless told otherwise; `whole`: the recipes as they are, ResNet-18 and 101 epochs, for a GPU. What is done is
+not done again, and what was interrupted goes on. Figures and eigenspace.json are written to DIR; tables are printed.
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ TARGETS = {
     ("no EMA", "DirectCopy"): "directcopy-cifar10-101-shared",
     ("no EMA", "SGD, one layer"): "simsiam-cifar10-101-linear",
 }
+DEEPER = {"two layers": "directpred-cifar10-101", "three layers": "directpred-cifar10-101-deep"}
 # How the small runs differ from their recipes, and from each other. Small networks do not bear the rates 0.2 and 2.
-EPOCHS = {"spaces": 24.0, "rates": 8.0, "targets": 8.0}
-LR = {"spaces": 0.1, "rates": 0.03, "targets": 0.03}
-SCALE = {"spaces": (0.5, 1.0), "rates": (0.2, 1.0), "targets": (0.2, 1.0)}
+EPOCHS = {"spaces": 24.0, "rates": 8.0, "targets": 8.0, "deeper": 8.0}
+LR = {"spaces": 0.1, "rates": 0.03, "targets": 0.03, "deeper": 0.03}
+SCALE = {"spaces": (0.5, 1.0), "rates": (0.2, 1.0), "targets": (0.2, 1.0), "deeper": (0.2, 1.0)}
 
 
 def small(run: Run[Any], study: str, data: str) -> Run[Any]:
@@ -83,7 +85,8 @@ def train(name: str, study: str, seed: int, arguments: argparse.Namespace) -> Pa
         run = RECIPES[name]()
         if arguments.size == "cpu":
             run = small(run, study, arguments.pictures)
-        probe = ProbeConfig(every=float(run.epochs) / PROBES, k=20, study_every=float(run.epochs) / (2 * PROBES))
+        every = 5.0 if arguments.size == "whole" else float(run.epochs) / (2 * PROBES)
+        probe = ProbeConfig(every=2 * every, study_every=every)
         run = replace(
             run, data=arguments.pictures, fraction=arguments.fraction, seed=seed, probe=probe, quiet=True, log_every=50,
             out=str(folder),
@@ -96,11 +99,11 @@ def train(name: str, study: str, seed: int, arguments: argparse.Namespace) -> Pa
     return folder
 
 
-def measured(folder: Path) -> dict[str, Any]:
+def measured(folder: Path, features: str = "encoder") -> dict[str, Any]:
     """Linear accuracy, k-NN, verdict, and the eigenspace before and after training; kept beside the run's files."""
-    kept = folder / "study.json"
+    kept = folder / f"study-{features}.json"
     if not kept.is_file():
-        linear = api.evaluate(str(folder), protocols=["linear"])["linear"]
+        linear = api.evaluate(str(folder), protocols=["linear"], features=features)["linear"]
         summary = json.loads((folder / "results.json").read_text())["summary"]
         first, *_, last = read_run(folder).numbers
         found = {
@@ -115,7 +118,10 @@ def measured(folder: Path) -> dict[str, Any]:
 
 def table(title: str, rows: dict[str, Sequence[dict[str, Any]]]) -> None:
     """Print a row for each cell: means over its seeds."""
-    print(f"\n{title}\n\n| run | linear | k-NN | asymmetry | top of F | used | passed | aligned | verdict |\n|---|" + "---|" * 8)
+    print(
+        f"\n{title}\n\n| run | linear | k-NN | asymmetry | top of F | used | passed | aligned | verdict |\n|---|"
+        + "---|" * 8
+    )
     for name, found in rows.items():
         accuracies = [f"{fmean(f[key] for f in found):.1%}" for key in ("linear", "knn")]
         turned = " to ".join(f"{fmean(f[when]['asymmetry'] for f in found):.2f}" for when in ("first", "last"))
@@ -126,13 +132,14 @@ def table(title: str, rows: dict[str, Sequence[dict[str, Any]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", nargs="?", default="shapes:16:8000")
+    parser.add_argument("pictures", nargs="?", help="default: shapes:16:8000, or cifar10 at whole size")
     parser.add_argument("--study", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--size", choices=("cpu", "whole"), default="cpu")
     parser.add_argument("--fraction", type=float, default=1.0, help="share of the pictures that is used")
     parser.add_argument("--out", default="runs/eigenspace")
     arguments = parser.parse_args()
+    arguments.pictures = arguments.pictures or ("cifar10" if arguments.size == "whole" else "shapes:16:8000")
     seeds, out = [int(seed) for seed in arguments.seeds.split(",")], Path(arguments.out)
 
     def cell(name: str, study: str) -> list[Path]:
@@ -160,6 +167,13 @@ def main() -> None:
         save(bars(accuracies, "linear top-1"), out / "figures" / "targets.png")
         results["targets"] = {", ".join(key): found for key, found in done.items()}
         table("A teacher or none, and what makes the predictor", results["targets"])
+    if "deeper" in arguments.study:
+        results["deeper"] = {
+            f"{title} of projector, {features}": [measured(path, features) for path in cell(name, "deeper")]
+            for title, name in DEEPER.items()
+            for features in ("encoder", "projector-1")
+        }
+        table("What is evaluated: the encoder, or with the projector's first layer", results["deeper"])
     (out / "eigenspace.json").write_text(json.dumps(results, indent=1) + "\n")
 
 

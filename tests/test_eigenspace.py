@@ -61,7 +61,7 @@ def run_of(who: str, **changes: Any) -> Any:
 
 def test_spectra_alignment_and_asymmetry_by_loops() -> None:
     z, w = random(2, 30, 5), random(5, 5, seed=1)
-    f = sum(np.outer(row, row) for view in z for row in view) / 60
+    f = np.sum([np.outer(row, row) for view in z for row in view], axis=0) / 60
     np.testing.assert_allclose(correlation(torch.from_numpy(z)).numpy(), f, atol=1e-13)
     found = eigenspace(f, w)
     for i, value in enumerate(found.spectrum):  # each eigenvalue has a vector, by the null space of F - value I
@@ -235,7 +235,9 @@ def test_how_often_is_checked() -> None:
 # ---------------------------------------------------------------------------------------------- figures and the verb
 
 
-def studied(name: str, target: str = "EMA", predictor: str = "DirectPred", accuracy: float | None = 0.5, **more: Any) -> Studied:
+def studied(
+    name: str, target: str = "EMA", predictor: str = "DirectPred", accuracy: float | None = 0.5, **more: Any
+) -> Studied:
     f, w = correlation(torch.from_numpy(random(2, 40, 6))).numpy(), random(6, 6, seed=1)
     records = [Record(10 * i, 2.5 * i, eigenspace(f, w + i * w.T)) for i in range(3)]
     method = {"target": target, "predictor": predictor, "dim": 6}
@@ -360,7 +362,7 @@ def test_a_deeper_projector_is_evaluated_twice(tmp_path: Path) -> None:
 
 
 def test_the_studies_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    import eigenspace as studies  # type: ignore[import-not-found]
+    import eigenspace as studies
 
     monkeypatch.setattr(studies, "EPOCHS", dict.fromkeys(studies.EPOCHS, 1.0))
     monkeypatch.setattr(studies, "TARGETS", dict(list(studies.TARGETS.items())[::3]))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from selfsight import optim
 from selfsight.methods.siamese import predictor_from
@@ -138,5 +138,3 @@ def test_a_closed_form_is_not_the_optimizers() -> None:
     fixed(VIEWS, INDEX, step()).loss.backward()
     assert fixed.predictor.weight.grad is None
     optim.build(optim.OptimizerConfig(name="sgd"), fixed, 8)  # every trainable parameter once
-
-

@@ -9,7 +9,10 @@ VERBS = {
     "embed": ("embed RUN --data DATA --out F", "features of pictures as .npz, .csv or .parquet"),
     "export": ("export RUN --format timm", "the encoder for other programs"),
     "report": ("report RUN [RUN ...]", "one HTML page that opens offline"),
-    "eigenspace": ("eigenspace RUN [RUN ...]", "figures of a predictor's eigenspace (byol, simsiam, directpred, directcopy)"),
+    "eigenspace": (
+        "eigenspace RUN [RUN ...]",
+        "figures of a predictor's eigenspace (byol, simsiam, directpred, directcopy)",
+    ),
     "check": ("check DATA [--against DATA]", "what is wrong with pictures: broken, odd, copies, leaks, classes"),
     "preview": ("preview DATA", "a picture of pictures and their augmented views"),
     "list": ("list [WHAT]", "methods, encoders, data, recipes, policies, protocols"),
