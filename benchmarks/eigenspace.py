@@ -58,7 +58,7 @@ TARGETS = {
 }
 DEEPER = {"two layers": "directpred-cifar10-101", "three layers": "directpred-cifar10-101-deep"}
 # How the small runs differ from their recipes, and from each other. Small networks do not bear the rates 0.2 and 2.
-EPOCHS = {"spaces": 24.0, "rates": 8.0, "targets": 8.0, "deeper": 8.0}
+EPOCHS = {"spaces": 24.0, "rates": 6.0, "targets": 6.0, "deeper": 6.0}
 LR = {"spaces": 0.1, "rates": 0.03, "targets": 0.03, "deeper": 0.03}
 SCALE = {"spaces": (0.5, 1.0), "rates": (0.2, 1.0), "targets": (0.2, 1.0), "deeper": (0.2, 1.0)}
 

@@ -18,7 +18,7 @@ from torch import nn
 import selfsight
 from selfsight import cli, measure, pretraining
 from selfsight.analysis import eigenfigures
-from selfsight.analysis.eigenspace import Record, Studied, alignment, asymmetry, eigenspace, read_run
+from selfsight.analysis.eigenspace import Record, Studied, alignment, asymmetry, decompose, read_run
 from selfsight.errors import WrongUse
 from selfsight.methods.siamese import correlation, predictor_from
 from selfsight.nn import mlp
@@ -63,7 +63,7 @@ def test_spectra_alignment_and_asymmetry_by_loops() -> None:
     z, w = random(2, 30, 5), random(5, 5, seed=1)
     f = np.sum([np.outer(row, row) for view in z for row in view], axis=0) / 60
     np.testing.assert_allclose(correlation(torch.from_numpy(z)).numpy(), f, atol=1e-13)
-    found = eigenspace(f, w)
+    found = decompose(f, w)
     for i, value in enumerate(found.spectrum):  # each eigenvalue has a vector, by the null space of F - value I
         v = np.linalg.svd(f - value * np.eye(5))[2][-1]
         assert np.abs(f @ v - value * v).max() < 1e-9
@@ -82,7 +82,7 @@ def test_spectra_alignment_and_asymmetry_by_loops() -> None:
 def test_closed_values() -> None:
     f = np.diag([4.0, 1.0, 0.041, 0.039])
     w = np.array([[2.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1]])
-    found = eigenspace(f.astype(np.float32), w.astype(np.float32))
+    found = decompose(f.astype(np.float32), w.astype(np.float32))
     np.testing.assert_allclose(found.spectrum, [4, 1, 0.041, 0.039], rtol=1e-6)
     np.testing.assert_allclose(found.predictor, [2, 1, 0, -1], atol=1e-12)  # the zero direction stays visible
     np.testing.assert_allclose(found.alignment, [1, -1, 0, 1], atol=1e-12)  # kept, turned round, turned aside, kept
@@ -92,13 +92,13 @@ def test_closed_values() -> None:
     assert asymmetry(np.zeros((4, 4))) == 0
     assert asymmetry(random(200, 200)) == pytest.approx(2**0.5, abs=0.02)  # independent entries
     turn = np.linalg.qr(random(4, 4))[0]
-    np.testing.assert_allclose(eigenspace(turn @ f @ turn.T, turn @ w @ turn.T).alignment, [1, -1, 0, 1], atol=1e-9)
+    np.testing.assert_allclose(decompose(turn @ f @ turn.T, turn @ w @ turn.T).alignment, [1, -1, 0, 1], atol=1e-9)
 
 
 def test_a_closed_form_predictor_is_aligned_everywhere() -> None:
     f = correlation(torch.from_numpy(random(2, 40, 6)))
     for power in (0.5, 1.0):
-        found = eigenspace(f.numpy(), predictor_from(f, 0.1, power).numpy())
+        found = decompose(f.numpy(), predictor_from(f, 0.1, power).numpy())
         np.testing.assert_allclose(found.alignment, 1, atol=1e-9)
         relative = (found.spectrum / found.spectrum[0]) ** power + 0.1
         np.testing.assert_allclose(found.predictor, relative, atol=1e-9)
@@ -151,8 +151,8 @@ def test_what_is_studied(who: str) -> None:
     weights = [m.weight.detach().numpy() for m in method.predictor.modules() if isinstance(m, nn.Linear)]
     product = weights[0] if len(weights) == 1 else weights[1] @ weights[0]
     np.testing.assert_allclose(found["predictor"], product, atol=1e-6)
-    assert eigenspace(**found).asymmetry < (1e-6 if "symmetric" in who or "direct" in who else 2)
-    assert ("symmetric" in who or "direct" in who) or eigenspace(**found).asymmetry > 1
+    assert decompose(**found).asymmetry < (1e-6 if "symmetric" in who or "direct" in who else 2)
+    assert ("symmetric" in who or "direct" in who) or decompose(**found).asymmetry > 1
 
 
 @family
@@ -239,7 +239,7 @@ def studied(
     name: str, target: str = "EMA", predictor: str = "DirectPred", accuracy: float | None = 0.5, **more: Any
 ) -> Studied:
     f, w = correlation(torch.from_numpy(random(2, 40, 6))).numpy(), random(6, 6, seed=1)
-    records = [Record(10 * i, 2.5 * i, eigenspace(f, w + i * w.T)) for i in range(3)]
+    records = [Record(10 * i, 2.5 * i, decompose(f, w + i * w.T)) for i in range(3)]
     method = {"target": target, "predictor": predictor, "dim": 6}
     return Studied(name, records, target, predictor, {"method": method, "seed": 0, "lr": 1, **more}, accuracy)
 

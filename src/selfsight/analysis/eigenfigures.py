@@ -53,7 +53,7 @@ def save_figures(runs: Sequence[Studied], out: Path) -> list[Path]:
 
 
 def comparison(runs: Sequence[Studied]) -> Any:
-    """A row for each run: spectrum of F, spectrum of W_p, alignment, asymmetry; columns share their scale."""
+    """A row for each run: spectrum of F, spectrum of W_p, alignment, asymmetry; the last two on one scale."""
     figure, panels = _sheet(4 * len(runs), 4)
     columns = [PANELS["spectrum-log"], PANELS["predictor"], PANELS["alignment"]]
     for row, run in enumerate(runs):
@@ -65,10 +65,6 @@ def comparison(runs: Sequence[Studied]) -> Any:
         own[3].set_title("asymmetry of W_p", fontsize=10)
         own[0].legend(fontsize=7, title="epoch", title_fontsize=7)
         own[0].set_ylabel(_plain(run.name), fontsize=11, fontweight="bold")
-    for column in range(1, 4):
-        limits = [panels[4 * row + column].get_ylim() for row in range(len(runs))]
-        for row in range(len(runs)):
-            panels[4 * row + column].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     return figure
 
 

@@ -49,7 +49,7 @@ class Eigenspace(NamedTuple):
         return int((self.predictor > ZERO).sum())
 
 
-def eigenspace(correlation: NDArray[np.floating], predictor: NDArray[np.floating]) -> Eigenspace:
+def decompose(correlation: NDArray[np.floating], predictor: NDArray[np.floating]) -> Eigenspace:
     """Decompose F (D, D), symmetric up to rounding, and W_p (D, D), z -> W_p z."""
     f, w = np.asarray(correlation, np.float64), np.asarray(predictor, np.float64)
     values, vectors = np.linalg.eigh((f + f.T) / 2)
@@ -118,7 +118,7 @@ def read_run(folder: str | Path, name: str = "") -> Studied:
     for path in sorted((folder / "study").glob("*.npz")):
         with np.load(path, allow_pickle=False) as arrays:
             if {"correlation", "predictor"} <= set(arrays.files):
-                space = eigenspace(arrays["correlation"], arrays["predictor"])
+                space = decompose(arrays["correlation"], arrays["predictor"])
                 records.append(Record(int(path.stem), int(path.stem) / per_epoch, space))
     if not records:
         raise WrongUse(
