@@ -14,6 +14,10 @@ VERBS = {
     "compare": ("compare --methods A,B", "methods at one length: means, deviations, tests over seeds"),
     "sweep": ("sweep METHOD --grid NAME=A,B", "every combination of settings, ranked on held-out pictures"),
     "labels": ("labels RUN|METHOD", "accuracy by number of labels, with and without pre-training"),
+    "eigenspace": (
+        "eigenspace RUN [RUN ...]",
+        "figures of a predictor's eigenspace (byol, simsiam, directpred, directcopy)",
+    ),
     "check": ("check DATA [--against DATA]", "what is wrong with pictures: broken, odd, copies, leaks, classes"),
     "preview": ("preview DATA", "a picture of pictures and their augmented views"),
     "list": ("list [WHAT]", "methods, encoders, data, recipes, policies, protocols"),
