@@ -35,6 +35,8 @@ class EvaluateFlags:
     """Side of the pictures in pixels; 0: the run's."""
     data_root: str | None = None
     """Where named sets live."""
+    flip: bool = False
+    """Features are the mean of those of a picture and of its mirror image."""
     device: str = "auto"
     """Where features are computed."""
     seed: int = 0
@@ -44,7 +46,8 @@ class EvaluateFlags:
 def main(argv: list[str]) -> int:
     """Run the verb; its exit code."""
     about = (
-        "Accuracy of frozen features. RUN is a run folder, a checkpoint, an encoder.safetensors, a baseline: `random` "
+        "What an encoder is worth: accuracy of its frozen features, of the whole network fine-tuned, of corrupted pictures, "
+        "scores without labels. RUN is a run folder, a checkpoint, an encoder.safetensors, a baseline: `random` "
         "(an untrained --encoder) or `pixels`, features in an .npz, or the toy `two-moons`.\n\n"
         "Example: selfsight evaluate runs/photos --train labelled/train --test labelled/test --protocols knn,linear"
     )
@@ -63,11 +66,15 @@ def main(argv: list[str]) -> int:
 
 
 def _rows(name: str, numbers: dict[str, Any]) -> list[list[str]]:
-    """A row, and one for each number of labels."""
-    return [_row(name, numbers), *(_row(f"  {some['labels']}", some) for some in numbers.get("amounts", ()))]
+    """A row, and one for each number of labels, corruption, rate or way to vote."""
+    tables = [value for value in numbers.values() if isinstance(value, list)]
+    inner = [some for rows in tables for some in rows if isinstance(some, dict)]
+    return [_row(name, numbers), *(_row(f"  {some.get('labels', some.get('name', ''))}", some) for some in inner)]
 
 
 def _row(name: str, numbers: dict[str, Any]) -> list[str]:
     first, top5 = numbers.get("top1"), numbers.get("top5")
-    rest = ", ".join(f"{k} {v}" for k, v in numbers.items() if k not in ("top1", "top5") and not isinstance(v, list))
-    return [name, *("" if value is None else f"{value:.2%}" for value in (first, top5)), rest]
+    hidden = ("top1", "top5", "name", "parameters")
+    rest = {k: v for k, v in numbers.items() if k not in hidden and not isinstance(v, list) and v is not None}
+    told = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rest.items())
+    return [name, *("" if value is None else f"{value:.2%}" for value in (first, top5)), told]
