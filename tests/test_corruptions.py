@@ -2,6 +2,7 @@
 
 import io
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,15 +33,16 @@ def drawn(name, x, seed=0):
 
 @pytest.mark.parametrize("name", sorted(CORRUPTIONS))
 def test_in_range_per_picture_repeatable_and_growing(name):
-    x = pictures()
+    x = 0.7 * pictures() + 0.3 * torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     before, u = x.clone(), drawn(name, x)
     each = [corrupt(name, x, u, severity) for severity in SEVERITIES]
     assert torch.equal(x, before)
     assert all(bool(((y >= 0) & (y <= 1)).all()) for y in each)
     changes = [float((y - x).square().mean()) for y in each]
-    assert changes == sorted(changes)
+    if name != "pixelate":  # where pixels fall counts more than one of 28 less
+        assert all(more > less for less, more in pairwise(changes))
     assert changes[0] > 1e-6
-    assert changes[-1] > 2 * changes[0]
+    assert changes[-1] > 1.25 * changes[0]
     assert torch.equal(each[2], corrupt(name, x, drawn(name, x), 3))
     alone = torch.cat([corrupt(name, x[i : i + 1], u[i : i + 1], 3) for i in range(3)])
     torch.testing.assert_close(each[2], alone, atol=2e-6, rtol=0)
@@ -134,7 +136,7 @@ def test_blurs_keep_what_does_not_change_along_them():
     torch.testing.assert_close(corrupt("motion-blur", stripes, level, 5), stripes, atol=1e-5, rtol=0)
     upright = stripes.transpose(2, 3).contiguous()
     moved = corrupt("motion-blur", upright, level, 5)
-    row, length = np.array(upright[0, 0, 0]), 1 + 27 * 32 / 224
+    row, length = upright[0, 0, 0].numpy(), 1 + 27 * 32 / 224
     at = lambda p: np.interp(p, np.arange(32), row)  # linear between pixels, far from the border
     wanted = np.mean([at(np.arange(32) + length * (i / 12 - 0.5)) for i in range(13)], axis=0)
     np.testing.assert_allclose(moved[0, 0, 0, 4:-4], wanted[4:-4], atol=1e-5)
@@ -144,7 +146,7 @@ def test_zoom_and_elastic_look_up_where_they_say():
     at = (torch.arange(64) * 2 + 1) / 64 - 1
     ramp = (0.5 + 0.4 * at).expand(1, 3, 64, 64)
     found = corrupt("zoom-blur", ramp, drawn("zoom-blur", ramp), 3)
-    mean = np.mean([1 / (1 + 0.2 * i / 12) for i in range(13)])
+    mean = float(np.mean([1 / (1 + 0.2 * i / 12) for i in range(13)]))
     np.testing.assert_allclose(found[0, 0, 9], 0.5 + 0.4 * at * mean, atol=1e-5)
     still = torch.full((1, 2, 9, 9), 0.5)
     torch.testing.assert_close(corrupt("elastic", ramp, still, 5), ramp, atol=1e-5, rtol=0)
@@ -160,10 +162,13 @@ def test_light_contrast_and_large_pixels():
     torch.testing.assert_close(found.mean((2, 3)), x.mean((2, 3)))
     torch.testing.assert_close(found.std((2, 3)), 0.2 * x.std((2, 3)))
     x = pictures(1, 3, 224)
-    coarse = corrupt("pixelate", x, drawn("pixelate", x), 5)[0]  # a quarter: blocks of four
-    for i, j in ((0, 0), (7, 40), (55, 55)):
-        block = (slice(None), slice(4 * i, 4 * i + 4), slice(4 * j, 4 * j + 4))
-        torch.testing.assert_close(coarse[block], x[0][block].mean((1, 2), keepdim=True).expand(3, 4, 4))
+    coarse = corrupt("pixelate", x, drawn("pixelate", x), 5)[0]  # a fifth: 45 cells of nearly five
+    cells = torch.nn.functional.adaptive_avg_pool2d(x, 45)[0]
+    at = [int((i + 0.5) * 45 / 224) for i in range(224)]
+    torch.testing.assert_close(coarse, cells[:, at][:, :, at])
+    noise = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    left = [corrupt("pixelate", noise, drawn("pixelate", noise), s)[0, 0].unique(dim=0) for s in SEVERITIES]
+    assert [len(rows) for rows in left] == [28, 26, 23, 20, 17]
 
 
 def test_weather():

@@ -2,6 +2,7 @@
 """Protocols that see pictures: heads on views, fine-tuning, robustness; against plain loops."""
 
 import copy
+import dataclasses
 import json
 import shlex
 
@@ -14,8 +15,9 @@ import selfsight
 from selfsight import WrongUse, augment, checkpoint, cli, encoders
 from selfsight.augment.corruptions import CORRUPTIONS, corrupt
 from selfsight.core import Step
-from selfsight.data import open_data
+from selfsight.data import Part
 from selfsight.data.split import hold_out
+from selfsight.data.store import Resident
 from selfsight.evaluate import extract, finetune, knn_accuracy, linear_views, logistic, measuring, robustness
 from selfsight.evaluate.classifier import Classifier
 from selfsight.evaluate.features import Mirrored, chunks
@@ -30,19 +32,26 @@ pytestmark = pytest.mark.xdist_group("finetune")
 CPU = torch.device("cpu")
 
 
+def part(count, seed):
+    """Pictures of four classes: a pattern of colours each, and noise."""
+    patterns = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    g, labels = torch.Generator().manual_seed(seed), torch.arange(count) % 4
+    x = F.interpolate(patterns, (16, 16), mode="bilinear")[labels]
+    x = 0.5 * x + 0.25 + 0.15 * torch.randn(count, 3, 16, 16, generator=g)
+    return Part(Resident.of((x.clamp(0, 1) * 255).byte()), labels=labels)
+
+
 @pytest.fixture(scope="module")
 def subject():
-    data = open_data("shapes:16:120", image_size=16, holdout=40, log=lambda line: None)
+    train, test = part(80, 1), part(40, 2)
     torch.manual_seed(1)
-    net = checkpoint.Encoder(encoders.build("fastnet-tiny", 3, 16), data.mean, data.std, {}).eval()
+    net = checkpoint.Encoder(encoders.build("fastnet-tiny", 3, 16), torch.full((3,), 0.5), torch.full((3,), 0.25), {})
     with torch.no_grad():  # running statistics that fit
-        net.train()
-        for x in chunks(data.train, 16, 3, CPU):
-            net(x)
-        net.eval()
-    return Subject(
-        net, data.train, data.train.labels, data.holdout, data.holdout.labels, data.classes, 16, 3, CPU
-    )  # fmt: skip
+        for _ in range(20):
+            for x in chunks(train, 16, 3, CPU):
+                net(x)
+    names = ["a", "b", "c", "d"]
+    return Subject(net.eval(), train, train.labels, test, test.labels, names, 16, 3, CPU)
 
 
 def state(module):
@@ -96,14 +105,14 @@ def top1(net, head, subject):
 
 
 def test_heads_on_views_equal_a_plain_loop_each_and_validation_chooses(subject):
-    rates = (0.01, 1.0, 100.0)
-    found = linear_views(subject, rates=rates, epochs=3, batch_size=16, validation=0.25, seed=3)
+    rates = (0.1, 10.0, 100.0)
+    found = linear_views(subject, rates=rates, epochs=4, batch_size=16, validation=0.25, seed=3)
     kept, held = hold_out(len(subject.train), subject.labels, 0.25, 3)
     part = subject.train.subset(kept)
     validated = []
     for rate, row in zip(rates, found["rates"], strict=True):
         head = zero_head(subject)
-        by_hand(subject, part, subject.encoder.net, head, None, rate, 3, 16, 3)
+        by_hand(subject, part, subject.encoder.net, head, None, rate, 4, 16, 3)
         assert row["rate"] == rate
         assert row["top1"] == pytest.approx(top1(subject.encoder, head, subject), abs=0.026)  # one of 40 on the border
         features = extract(subject.encoder, chunks(subject.train.subset(held), 16, 3, CPU), CPU)
@@ -116,12 +125,10 @@ def test_heads_on_views_equal_a_plain_loop_each_and_validation_chooses(subject):
     assert "3 linear heads" in found["protocol"]
     assert "20 training pictures" in found["protocol"]
     json.dumps(found)
-    import dataclasses
-
     other = dataclasses.replace(subject, test_labels=(subject.test_labels + 1) % subject.count)
-    again = linear_views(other, rates=rates, epochs=3, batch_size=16, validation=0.25, seed=3)
+    again = linear_views(other, rates=rates, epochs=4, batch_size=16, validation=0.25, seed=3)
     assert again["rate"] == found["rate"]  # the test part chooses nothing
-    assert again["top1"] != found["top1"]
+    assert [row["top1"] for row in again["rates"]] != [row["top1"] for row in found["rates"]]
 
 
 def test_the_encoder_and_the_generators_stay_as_they_are(subject):
@@ -228,15 +235,13 @@ def test_layers_of_a_transformer_get_smaller_rates():
     assert all(p.requires_grad for p in Classifier(small, small.dim, 3, (0.5,), 0.1).encoder.parameters())
 
 
-def test_it_learns_what_a_random_encoder_does_not_show(subject):
-    tuned = finetune(subject, lr=1.0, head_lr=1.0, epochs=30, batch_size=16, policy="none")
-    still = finetune(subject, lr=0.0, head_lr=1.0, epochs=30, batch_size=16, policy="none", batchnorm="frozen")
-    assert tuned["train_loss"] < 0.5 * still["train_loss"]
+def test_the_body_learns_more_than_a_head_alone(subject):
+    tuned = finetune(subject, lr=1.0, head_lr=1.0, epochs=4, batch_size=16, policy="none")
+    still = finetune(subject, lr=0.0, head_lr=1.0, epochs=4, batch_size=16, policy="none", batchnorm="frozen")
+    assert tuned["train_loss"] < 0.8 * still["train_loss"]
 
 
 def test_mistakes_are_refused(subject):
-    import dataclasses
-
     for wrong in ({"rates": ()}, {"rates": (0.1, -1.0)}, {"validation": 0.0}):
         with pytest.raises(WrongUse, match="rates are above 0"):
             linear_views(subject, **wrong)
@@ -299,8 +304,6 @@ def test_flips_are_averaged_and_crops_are_central(subject):
     x = torch.cat([*chunks(subject.test, 16, 3, CPU)])
     wanted = (extract(subject.encoder, [x], CPU) + extract(subject.encoder, [x.flip(-1)], CPU)) / 2
     torch.testing.assert_close(extract(Mirrored(subject.encoder), [x], CPU), wanted)
-    import dataclasses
-
     flipped = dataclasses.replace(subject, flip=True)
     torch.testing.assert_close(flipped.sets.test, wanted)
     assert not torch.allclose(flipped.sets.test, subject.sets.test)
@@ -328,7 +331,7 @@ def test_settings_of_names_and_lists():
         ({"finetune": {"subject": 3}}, "no setting 'subject'"),
         ({"robustness": {"severities": [1.5]}}, "whole number"),
         ({"robustness": {"corruptions": [1]}}, "give names"),
-        ({"sgd": {"optimizer": ["adam"]}}, "Known: adam"),
+        ({"sgd": {"optimizer": "lars"}}, "Known: adam, adamw, sgd"),
     ):
         with pytest.raises(WrongUse, match=told):
             measuring.check(["finetune", "robustness", "sgd"], given)
@@ -363,11 +366,11 @@ def test_the_verb_takes_them_with_the_others(tmp_path, monkeypatch, capfd):
     assert "severity 3" in told
     assert "rate 0.1" in told
     for more, why in {
-        "--standardise": "robustness sees pictures|finetune sees pictures",
-        "--features projector": "no projector",
+        "--standardise": "finetune sees pictures",
+        "--features projector": "has no projector",
     }.items():
         assert cli.run(shlex.split(line.replace("--flip", more))) == 2
-        assert any(part in capfd.readouterr().err for part in why.split("|"))
+        assert why in capfd.readouterr().err
     assert cli.run(shlex.split("evaluate two-moons --protocols finetune")) == 2
     assert "finetune sees pictures" in capfd.readouterr().err
     assert cli.run(shlex.split("embed r --data shapes:16:20 --out e.npz --flip")) == 2  # no such run

@@ -134,9 +134,8 @@ def plain_loop(name, train, labels, classes, epochs, batch, seed):
     weight = (torch.rand(classes, train.shape[1], generator=g) * 2 - 1) * bound
     bias = (torch.rand(classes, generator=g) * 2 - 1) * bound
     weight, bias = weight.requires_grad_(), bias.requires_grad_()
-    if name == "linear-seed004":
-        solver = torch.optim.Adam([weight, bias], lr=5e-2)
-    else:
+    solver: torch.optim.Optimizer = torch.optim.Adam([weight, bias], lr=5e-2)
+    if name != "linear-seed004":
         solver = torch.optim.SGD([weight, bias], lr=0.1, momentum=0.9, weight_decay=1e-6)
     done, total = 0, epochs * math.ceil(len(train) / batch)
     for epoch in range(epochs):

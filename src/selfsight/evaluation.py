@@ -192,7 +192,7 @@ def _subject(question: _Question) -> tuple[Subject, dict[str, Any]]:
     side = min(size, 32) if net is None else size
     subject = Subject(
         None if net is None else net.to(q.device), None if q.alone else data.known, labels[0], data.asked, labels[1],
-        labels[2], side, channels, q.device, q.flip,
+        labels[2], side, channels, q.device, q.flip, say,
     )  # fmt: skip
     facts: dict[str, Any] = {}
     if not q.alone:

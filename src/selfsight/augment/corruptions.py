@@ -239,7 +239,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "brightness": Corruption("every value higher", (0.1, 0.2, 0.3, 0.4, 0.5), _nothing, _brightness),
     "contrast": Corruption("values closer to their mean", (0.6, 0.45, 0.3, 0.2, 0.1), _nothing, _contrast),
     "elastic": Corruption("a rubber sheet", (0.01, 0.02, 0.03, 0.045, 0.06), _elastic_draw, _elastic),
-    "pixelate": Corruption("fewer, larger pixels", (0.6, 0.5, 0.4, 0.3, 0.25), _nothing, _pixelate),
+    "pixelate": Corruption("fewer, larger pixels", (0.7, 0.55, 0.4, 0.3, 0.2), _nothing, _pixelate),
     "jpeg": Corruption("JPEG of low quality", (25, 18, 15, 10, 7), _nothing, _jpeg),
 }
 """Every corruption, in the order in which they are reported."""

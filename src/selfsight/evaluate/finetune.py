@@ -291,11 +291,16 @@ def _train(
     assert isinstance(run.batch_size, int)
     model.to(subject.device).to(memory_format=torch.channels_last)
     last = run.steps - min(run.steps, len(part) // run.batch_size)
+    told = {run.steps * tenth // 10 for tenth in range(1, 11)}  # each line waits for the device
     losses: list[Tensor] = []
     with forked(subject.device):
         for done in steps(model, optim.build(run.optimizer, model, run.batch_size), data, run):
             if done.step.index >= last:
                 losses.append(torch.stack([*done.logs.values()]))
+            if done.step.index + 1 in told:
+                subject.log(
+                    f"step {done.step.index + 1} of {run.steps}: loss {float(done.loss) / len(model.heads):.4f}"
+                )
     return run, torch.stack(losses).mean(0).tolist()
 
 

@@ -57,11 +57,7 @@ def ridge(
     rows right wins, of equals that of the smaller squared error. O(N D min(N, D)) in float64.
 
     Args:
-        train: (N, D); the computation runs on its device.
-        labels: (N,) int64, 0..K-1.
-        test: (M, D).
-        test_labels: (M,) int64.
-        classes: K; None takes the largest label plus one.
+        train, labels, test, test_labels, classes: see the package.
         strengths: penalties per row to choose from.
 
     Returns:
@@ -118,11 +114,7 @@ def logistic(
     the Gram matrix's axes, each scaled by its curvature: the penalty does not change, and tens of iterations do.
 
     Args:
-        train: (N, D); the computation runs on its device.
-        labels: (N,) int64, 0..K-1.
-        test: (M, D).
-        test_labels: (M,) int64.
-        classes: K; None takes the largest label plus one.
+        train, labels, test, test_labels, classes: see the package.
         strength: penalty per row; None chooses among powers of ten from 1 to 1e-6.
         seed: of the validation part.
         iterations: most L-BFGS iterations of a fit.

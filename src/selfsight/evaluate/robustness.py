@@ -10,7 +10,6 @@ from torch import Tensor
 
 from selfsight.augment.corruptions import CORRUPTIONS, check, corrupt
 from selfsight.errors import WrongUse
-from selfsight.evaluate.features import extract
 from selfsight.evaluate.knn import knn, rank_of
 from selfsight.evaluate.linear import fit_logistic
 from selfsight.evaluate.subject import Subject
@@ -55,7 +54,7 @@ def robustness(
         raise WrongUse("robustness needs labelled pictures, and a number of them that is not negative")
     train, device = subject.sets.train, subject.device
     assert train is not None
-    rank = _judge(classifier, train.to(device), subject.labels.to(device), subject.count, k, temperature, seed)
+    hits = _judge(classifier, train.to(device), subject.labels.to(device), subject.count, k, temperature, seed)
     part, wanted = subject.test, subject.test_labels
     if pictures and pictures < len(part):
         rows = torch.randperm(len(part), generator=generator(seed, Stream.PROBE, 10))[:pictures].sort().values
@@ -63,15 +62,16 @@ def robustness(
     net, channels, side = subject.net, subject.channels, subject.side
     right = torch.zeros(len(names), len(severities), dtype=torch.int64, device=device)
     clean, start = torch.zeros((), dtype=torch.int64, device=device), 0
-    for x in subject.chunks(part):  # each picture is read once, and gets all its corruptions
-        asked = wanted[start : start + len(x)].to(device)
-        clean += rank(extract(net, [x], device), asked)
-        for i, name in enumerate(names):
-            key = generator(seed, Stream.PROBE, 11, [*CORRUPTIONS].index(name), start)
-            drawn = CORRUPTIONS[name].draw(len(x), channels, side, key).to(device)
-            for j, severity in enumerate(severities):
-                right[i, j] += rank(extract(net, [corrupt(name, x, drawn, severity)], device), asked)
-        start += len(x)
+    with torch.no_grad():
+        for x in subject.chunks(part):  # each picture is read once, and gets all its corruptions
+            asked = wanted[start : start + len(x)].to(device)
+            clean += hits(net(x).float(), asked)
+            for i, name in enumerate(names):
+                key = generator(seed, Stream.PROBE, 11, [*CORRUPTIONS].index(name), start)
+                drawn = CORRUPTIONS[name].draw(len(x), channels, side, key).to(device)
+                for j, severity in enumerate(severities):
+                    right[i, j] += hits(net(corrupt(name, x, drawn, severity)).float(), asked)
+            start += len(x)
     shares, before = (right.double() / start).cpu(), int(clean) / start
     after = float(shares.mean())
     drop = lambda top1: 1 - top1 / before if before else None

@@ -43,11 +43,7 @@ def sgd(
     batch 4096, 0.1 per 256 rows, no penalty).
 
     Args:
-        train: (N, D); the computation runs on its device.
-        labels: (N,) int64, 0..K-1.
-        test: (M, D).
-        test_labels: (M,) int64.
-        classes: K; None takes the largest label plus one.
+        train, labels, test, test_labels, classes: see the package.
         epochs: passes over the training rows.
         batch_size: rows a step, at most N.
         base_lr: rate, per 256 rows of a step or as it is, see `scaling`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,6 +30,7 @@ class Subject:
     channels: int  #: C
     device: torch.device
     flip: bool = False  #: features are the mean of a picture's and of its mirror image's
+    log: Callable[[str], None] = lambda line: None  #: gets lines about long work
 
     @property
     def net(self) -> nn.Module:
