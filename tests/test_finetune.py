@@ -27,6 +27,7 @@ from selfsight.evaluate.subject import Subject
 from selfsight.optim import ScheduleConfig, factor
 from selfsight.rng import Stream, generator
 from selfsight.train import order
+from tiny import DEVICE
 
 pytestmark = pytest.mark.xdist_group("finetune")
 CPU = torch.device("cpu")
@@ -295,6 +296,21 @@ def test_robustness_by_a_loop(subject, classifier):
     assert alone["corruptions"][0]["severity 5"] == found["corruptions"][2]["severity 5"]
     some = robustness(subject, corruptions=("fog",), severities=(1,), pictures=10)
     assert some["pictures"] == 10
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="needs SELFSIGHT_TEST_DEVICE")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_another_device_gives_about_the_same(subject, precision):
+    there = dataclasses.replace(subject, encoder=copy.deepcopy(subject.encoder).to(DEVICE), device=DEVICE)
+    for classifier in ("linear", "knn"):
+        numbers = [robustness(one, classifier=classifier, seed=1) for one in (subject, there)]
+        assert numbers[1]["top1"] == pytest.approx(numbers[0]["top1"], abs=0.02)
+    given = {"epochs": 3, "batch_size": 16, "precision": precision}
+    tuned = [finetune(one, head="linear", labels=10, **given)["train_loss"] for one in (subject, there)]
+    assert tuned[1] == pytest.approx(tuned[0], rel=0.1)
+    heads = [linear_views(one, rates=(0.1, 1.0), **given)["rates"] for one in (subject, there)]
+    for here, other in zip(*heads, strict=True):
+        assert other["train_loss"] == pytest.approx(here["train_loss"], rel=0.05)
 
 
 # ---------------------------------------------------------------------------------------------- flips, crops, the verb

@@ -8,6 +8,8 @@ from typing import Any
 
 from selfsight.verbs.common import table, words_and_flags
 
+COMMON = ("train", "test", "features", "dim", "image_size", "flip", "standardised", "seed")  #: told once
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateFlags:
@@ -62,6 +64,8 @@ def main(argv: list[str]) -> int:
         print(json.dumps(found))
     else:
         table("protocol top-1 top-5 details", [row for name, numbers in found.items() for row in _rows(name, numbers)])
+        first = next(iter(found.values()))
+        print("\n" + _told({name: first[name] for name in COMMON if name in first}))
     return 0
 
 
@@ -74,7 +78,10 @@ def _rows(name: str, numbers: dict[str, Any]) -> list[list[str]]:
 
 def _row(name: str, numbers: dict[str, Any]) -> list[str]:
     first, top5 = numbers.get("top1"), numbers.get("top5")
-    hidden = ("top1", "top5", "name", "parameters")
-    rest = {k: v for k, v in numbers.items() if k not in hidden and not isinstance(v, list) and v is not None}
-    told = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rest.items())
-    return [name, *("" if value is None else f"{value:.2%}" for value in (first, top5)), told]
+    rest = {k: v for k, v in numbers.items() if k not in COMMON and k not in ("top1", "top5", "name", "parameters")}
+    return [name, *("" if value is None else f"{value:.2%}" for value in (first, top5)), _told(rest)]
+
+
+def _told(numbers: dict[str, Any]) -> str:
+    shown = {name: value for name, value in numbers.items() if value is not None and not isinstance(value, list)}
+    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
