@@ -38,7 +38,7 @@ format: $(TEST_STAMP)
 
 # The promises of every method, and one training, on a GPU.
 test-gpu: $(TEST_STAMP)
-	SELFSIGHT_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/test_contract.py -k "not two_processes" $(ARGS)
+	SELFSIGHT_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/test_contract.py tests/test_finetune.py -k "not two_processes" $(ARGS)
 
 # Long studies that CI does not run: every method learns on `shapes`, and the tests marked slow.
 gate: $(TEST_STAMP)

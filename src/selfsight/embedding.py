@@ -6,34 +6,22 @@ import csv
 import dataclasses
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from selfsight import augment, checkpoint
-from selfsight.data import Part, from_objects, open_data
+from selfsight import checkpoint
+from selfsight.data import from_objects, open_data
 from selfsight.errors import WrongUse
 from selfsight.evaluate import layers
-from selfsight.evaluate.features import extract
+from selfsight.evaluate.features import Mirrored, chunks, extract
 from selfsight.session import pick_device
 
 
 def say(line: str) -> None:
     """Lines about the data go to stderr: stdout is for results."""
     print(line, file=sys.stderr)
-
-
-def chunks(part: Part, size: int, channels: int, device: torch.device) -> Iterator[Tensor]:
-    """(b, C, S, S) float in [0, 1], whole pictures, in order."""
-    zero, one = torch.zeros(channels), torch.ones(channels)
-    views = augment.build(augment.ViewsConfig(policy="none", normalise=False), size, channels, zero, one).to(device)
-    for _, images in part.chunks(256):
-        moved = type(images)(images.pixels.to(device, non_blocking=True), images.sizes)
-        yield views.plain(moved, size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +37,7 @@ class Embedded:
 
 def embed(
     target: str | Path | checkpoint.Encoder, data: Any, out: str | Path | None = None, *, features: str = "encoder",
-    image_size: int = 0, device: str = "auto", batch_size: int = 256, data_root: str | None = None,
+    image_size: int = 0, device: str = "auto", batch_size: int = 256, data_root: str | None = None, flip: bool = False,
 ) -> Embedded:  # fmt: skip
     """Features of pictures, and a file of them.
 
@@ -62,6 +50,7 @@ def embed(
         device: where.
         batch_size: pictures at a time.
         data_root: where named sets live.
+        flip: features are the mean of a picture's and of its mirror image's.
     """
     path = Path(out) if out is not None else None
     if path is not None:
@@ -83,7 +72,9 @@ def embed(
     else:
         part = from_objects(data, image_size=size, channels=channels)
     where = pick_device(device)
-    rows = extract(net.to(where), chunks(part, size, channels, where), where).numpy()
+    rows = extract(
+        Mirrored(net).to(where) if flip else net.to(where), chunks(part, size, channels, where), where
+    ).numpy()
     labels = None if part.labels is None else part.labels.numpy()
     names = None if part.paths is None else list(part.paths)
     found = Embedded(rows, labels, names, part.index.numpy(), classes)

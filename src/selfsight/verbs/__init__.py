@@ -6,7 +6,7 @@ VERBS = {
     "pretrain": ("pretrain [METHOD] --data DATA", "train an encoder; METHOD is simclr unless named"),
     "plan": ("plan [METHOD] --data DATA", "time, memory and the batch that fits, before anything runs"),
     "resume": ("resume RUN", "go on with an interrupted run, exactly"),
-    "evaluate": ("evaluate RUN", "k-NN, ridge and logistic regression on frozen features"),
+    "evaluate": ("evaluate RUN", "k-NN, linear classifiers, fine-tuning, robustness, scores without labels"),
     "embed": ("embed RUN --data DATA --out F", "features of pictures as .npz, .csv or .parquet"),
     "export": ("export RUN --format timm", "the encoder for other programs"),
     "report": ("report RUN [RUN ...]", "one HTML page that opens offline"),

@@ -21,6 +21,8 @@ class EmbedFlags:
     """Which layer's, as in `evaluate`."""
     image_size: int = 0
     """Side of the pictures in pixels; 0: the run's."""
+    flip: bool = False
+    """Mean of the features of a picture and of its mirror image."""
     device: str = "auto"
     """Where features are computed."""
     data_root: str | None = None
@@ -37,7 +39,7 @@ def main(argv: list[str]) -> int:
 
     found = api.embed(
         words[0], flags.data, flags.out, features=flags.features, image_size=flags.image_size, device=flags.device,
-        data_root=flags.data_root,
+        data_root=flags.data_root, flip=flags.flip,
     )  # fmt: skip
     facts = {
         "out": flags.out,
