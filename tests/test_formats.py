@@ -1,6 +1,7 @@
 # mypy: disable-error-code="misc"
 """Exports give the features of the encoder in the other program, and never replace a file."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -249,7 +250,15 @@ def test_your_own_module(tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.layer(x.mean((2, 3)))
 
-    header = {"encoder": "custom", "net": {}, "channels": 3, "image_size": 32, "mean": [0.4] * 3, "std": [0.2] * 3, "dim": 6}
+    header = {
+        "encoder": "custom",
+        "net": {},
+        "channels": 3,
+        "image_size": 32,
+        "mean": [0.4] * 3,
+        "std": [0.2] * 3,
+        "dim": 6,
+    }
     save_encoder(tmp_path / "encoder.safetensors", net := Mine(), header)
     images = torch.rand(2, 3, 32, 32)
     for format in ("safetensors", "huggingface"):
@@ -261,14 +270,15 @@ def test_your_own_module(tmp_path: Path) -> None:
 
 
 SMALL = [name for name in encoders.ENCODERS if not name.endswith(("gf", "10b")) and name != "vit-large"]
+GRAPHS = ("resnet50", "regnety-400mf", "vit-tiny", "wrn-28-2", "alexnet", "mininet", "amdim-toy", "cpc-toy", "fastnet")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_encoder_in_every_format(name: str, tmp_path: Path) -> None:
-    run = saved(tmp_path, name)  # each export compares; the slow part is the graph
-    for format in formats.FORMATS:
-        try:
-            formats.export(run, format)
-        except WrongUse as error:
-            assert format in ("timm", "torchvision"), error
+    run = saved(tmp_path, name)
+    for format in formats.FORMATS:  # each compares what it wrote
+        lacks = format in ("timm", "torchvision")
+        if format != "onnx" or name in GRAPHS:
+            with contextlib.suppress(WrongUse) if lacks else contextlib.nullcontext():
+                formats.export(run, format)

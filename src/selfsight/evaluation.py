@@ -74,7 +74,8 @@ def _labels(bank: DataSet, known: Part, asked: DataSet, part: Part, which: str) 
 
 
 def evaluate(
-    target: str | Path, *, train: str | None = None, test: str | None = None, protocols: Sequence[str] = ("knn", "linear"),
+    target: str | Path | checkpoint.Encoder, *, train: str | None = None, test: str | None = None,
+    protocols: Sequence[str] = ("knn", "linear"),
     features: str = "encoder", standardise: bool = False, settings: dict[str, Any] | None = None,
     out: str | Path | None = None, encoder: str = "resnet18", image_size: int = 0, data_root: str | None = None,
     device: str = "auto", seed: int = 0, exclude: str | None = None,
@@ -83,7 +84,7 @@ def evaluate(
 
     Args:
         target: run folder, checkpoint, encoder.safetensors, the baselines "random" (an untrained `encoder`) and
-            "pixels", or features: a file (see `evaluate.stored.read`) or "two-moons".
+            "pixels", or features: a file (see `evaluate.stored.read`) or "two-moons"; or what `load` returned.
         train: labelled pictures that the classifiers learn from; default: those of the run.
         test: labelled pictures that are asked; default: the test part of `train`, else a hold-out part. Of a file of
             features: another one.
@@ -104,8 +105,9 @@ def evaluate(
         raise WrongUse(f"--seed {seed}, --image-size {image_size}: neither may be negative")
     if out is not None:
         stored.check_features_out(Path(out))
-    target = str(target)
-    if target.endswith(".npz") or target.split(":")[0] == moons.NAME:
+    net = target if isinstance(target, checkpoint.Encoder) else None
+    target = str(target.header["encoder"] if isinstance(target, checkpoint.Encoder) else target)
+    if net is None and (stored.is_features(target) or target.split(":")[0] == moons.NAME):
         if train or features != "encoder" or image_size:
             raise WrongUse(f"{target} holds features: leave out --train, --features and --image-size")
         sets, facts = measuring.of_features(target, test)
@@ -124,6 +126,7 @@ def evaluate(
             seed,
             exclude,
             alone,
+            net,
         )
     if out is not None:
         stored.write(Path(out), sets, facts)
@@ -135,11 +138,14 @@ def evaluate(
 def _sets(
     target: str, train: str | None, test: str | None, protocols: Sequence[str], features: str, encoder: str,
     image_size: int, data_root: str | None, where: torch.device, seed: int, exclude: str | None,
-    alone: bool,
+    alone: bool, net: checkpoint.Encoder | None,
 ) -> tuple[stored.Sets, dict[str, Any]]:  # fmt: skip
-    """Features and labels of pictures, and what they are. `alone`: of the test part only."""
-    net: checkpoint.Encoder | None = None
-    if target not in ("random", "pixels"):
+    """Features and labels of pictures, and what they are. `alone`: of the test part only. `net`: a loaded target."""
+    if net is not None:
+        if features != "encoder":
+            raise WrongUse(f"{target} is an encoder alone and has no {features}: leave out --features")
+        image_size = image_size or int(net.header["image_size"])
+    elif target not in ("random", "pixels"):
         net = layers.load(Path(target), features)
         image_size = image_size or int(net.header["image_size"])
     elif features != "encoder":
@@ -179,4 +185,6 @@ def _sets(
         "test": f"{asked.name} ({which}, {len(queries)})", "features": "pixels" if net is None else features,
         "dim": queries.shape[1], "image_size": size,
     }  # fmt: skip
+    if net is not None and "weights" in net.header:  # of another program: which network, and what was found in its file
+        facts |= {"encoder": net.header["encoder"], "weights": net.header["weights"]}
     return stored.Sets(known, labels[0], queries, labels[1], labels[2], views), facts

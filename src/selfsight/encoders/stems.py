@@ -15,7 +15,9 @@ class MadeBy(NamedTuple):
     build: Callable[..., nn.Module]
     settings: dict[str, Any]  #: arguments of `build`; plain values
     steps: list[str]  #: lines of Python that make `model`, the same network, with timm and torch alone
-    created: dict[str, Any] | None = None  #: arguments with which timm.create_model alone makes it, plain values; None: none
+    created: dict[str, Any] | None = (
+        None  #: arguments with which timm.create_model alone makes it, plain values; None: none
+    )
 
 
 class GroupNorm32(nn.GroupNorm):

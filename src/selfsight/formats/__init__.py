@@ -41,9 +41,7 @@ FORMATS = {
 """Name -> entry; the module of that name has `write`, and perhaps `check`."""
 
 
-def export(
-    run: str | Path, format: str = "timm", out: str | Path | None = None, net: nn.Module | None = None
-) -> Path:
+def export(run: str | Path, format: str = "timm", out: str | Path | None = None, net: nn.Module | None = None) -> Path:
     """Write the encoder of a run for other programs, after a check that what was written gives the same features.
 
     Args:

@@ -68,4 +68,6 @@ def compare(encoder: Encoder, other: Callable[[Tensor], Tensor], path: Path, ima
     off = float((ours - theirs).abs().max()) / max(1.0, float(ours.abs().max()))
     if not off <= CLOSE:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise RuntimeError(f"{path} does not give the encoder's features when read back (off by {off:.1e}); it was removed")
+        raise RuntimeError(
+            f"{path} does not give the encoder's features when read back (off by {off:.1e}); it was removed"
+        )

@@ -47,7 +47,11 @@ def config(encoder: Encoder, created: dict[str, Any] | None) -> dict[str, Any]:
     found: dict[str, Any] = {"library_name": "selfsight", "selfsight": header, "selfsight_version": __version__}
     if created is None:
         return found
-    more = {name: value for name, value in created.items() if name not in ("model_name", "num_classes") and value is not None}
+    more = {
+        name: value
+        for name, value in created.items()
+        if name not in ("model_name", "num_classes") and value is not None
+    }
     side = header["image_size"]
     cfg = {
         "input_size": [header["channels"], side, side], "fixed_input_size": False, "interpolation": "bilinear",
@@ -71,7 +75,9 @@ def card(encoder: Encoder, created: dict[str, Any] | None) -> str:
         f"{' by ' + header['method'] if header.get('method') else ''}. timm's form and `load_file` take normalised pictures: "
         f"mean {_short(header['mean'])}, std {_short(header['std'])}; `selfsight.load` normalises by itself.\n"
     )
-    tags = f"---\nlibrary_name: {'timm' if created else 'selfsight'}\ntags: [image-feature-extraction, selfsight]\n---\n\n"
+    tags = (
+        f"---\nlibrary_name: {'timm' if created else 'selfsight'}\ntags: [image-feature-extraction, selfsight]\n---\n\n"
+    )
     return tags + f"# {header['encoder']}\n\n" + told + "\n" + "\n\n".join(lines) + "\n"
 
 

@@ -25,7 +25,9 @@ def check(encoder: Encoder) -> None:
         raise WrongUse(f"--format onnx needs the package {missing[0]}: pip install 'selfsight[onnx]'")
     size = sum(value.numel() * value.element_size() for value in encoder.net.state_dict().values())
     if size > LARGEST:
-        raise WrongUse(f"{size / 2**30:.1f} GiB of weights do not fit into an ONNX file (2 GiB): choose --format safetensors")
+        raise WrongUse(
+            f"{size / 2**30:.1f} GiB of weights do not fit into an ONNX file (2 GiB): choose --format safetensors"
+        )
 
 
 def write(encoder: Encoder, path: Path) -> None:
@@ -33,7 +35,11 @@ def write(encoder: Encoder, path: Path) -> None:
     import onnx
 
     images = pictures(encoder, 2)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        _quiet("torch.onnx", "onnxscript", "onnx_ir"),
+    ):
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
             encoder.eval(), (images,), input_names=["images"], output_names=["features"], dynamo=True, verbose=False,

@@ -22,7 +22,12 @@ REGNETS = {
     "regnety-8gf": "regnet_y_8gf", "regnety-16gf": "regnet_y_16gf", "regnety-32gf": "regnet_y_32gf",
     "regnety-128gf": "regnet_y_128gf",
 }  # fmt: skip
-TRANSFORMERS = {("vit-base", 16): "vit_b_16", ("vit-base", 32): "vit_b_32", ("vit-large", 16): "vit_l_16", ("vit-large", 32): "vit_l_32"}
+TRANSFORMERS = {
+    ("vit-base", 16): "vit_b_16",
+    ("vit-base", 32): "vit_b_32",
+    ("vit-large", 16): "vit_l_16",
+    ("vit-large", 32): "vit_l_32",
+}
 
 _REGNET = (
     (r"^stem\.conv\.", "stem.0."), (r"^stem\.bn\.", "stem.1."),
@@ -71,7 +76,7 @@ def twin(encoder: Encoder) -> Twin:
     net: Any = encoder.net
     made = made_by(encoder, "safetensors or onnx")
     channels, name = int(encoder.header["channels"]), str(encoder.header["encoder"])
-    gray = lambda conv: [] if channels == 3 else [conv.format(channels)]  # noqa: E731
+    gray = lambda conv: [] if channels == 3 else [conv.format(channels)]
     if isinstance(net, ResNet) and made.settings["output_stride"] == 32:
         group = made.settings["norm"] == "group"
         before = ["norm = lambda channels: torch.nn.GroupNorm(32, channels)"] if group else []

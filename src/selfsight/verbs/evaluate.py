@@ -6,11 +6,11 @@ import dataclasses
 import json
 from typing import Any
 
-from selfsight.verbs.common import table, words_and_flags
+from selfsight.verbs.common import EncoderFlags, encoder_or_name, table, words_and_flags
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateFlags:
+class EvaluateFlags(EncoderFlags):
     """Flags of `evaluate`."""
 
     train: str | None = None
@@ -29,10 +29,6 @@ class EvaluateFlags:
     """Settings of protocols as YAML, such as 'sgd: {epochs: 100}'."""
     out: str | None = None
     """Also write features and labels of both parts, .npz; evaluate reads it again."""
-    encoder: str = "resnet18"
-    """The network of the baseline `random`."""
-    image_size: int = 0
-    """Side of the pictures in pixels; 0: the run's."""
     data_root: str | None = None
     """Where named sets live."""
     device: str = "auto"
@@ -45,8 +41,10 @@ def main(argv: list[str]) -> int:
     """Run the verb; its exit code."""
     about = (
         "Accuracy of frozen features. RUN is a run folder, a checkpoint, an encoder.safetensors, a baseline: `random` "
-        "(an untrained --encoder) or `pixels`, features in an .npz, or the toy `two-moons`.\n\n"
-        "Example: selfsight evaluate runs/photos --train labelled/train --test labelled/test --protocols knn,linear"
+        "(an untrained --encoder) or `pixels`, a file of features, or the toy `two-moons`. Of other programs: timm:NAME or "
+        "torchvision:NAME with --weights FILE, or a file of weights with --encoder NAME. Nothing is downloaded.\n\n"
+        "Example: selfsight evaluate runs/photos --train labelled/train --test labelled/test --protocols knn,linear\n\n"
+        "Example: selfsight evaluate timm:vit_small_patch16_224.dino --weights dino.pth --train labelled/train --test labelled/test"
     )
     words, as_json, flags = words_and_flags(argv, EvaluateFlags(), "evaluate", "RUN", about)
     from selfsight import api
@@ -54,7 +52,11 @@ def main(argv: list[str]) -> int:
 
     names = [p for p in flags.protocols.split(",") if p]
     settings = read_yaml(flags.settings, "--settings") if flags.settings.strip() else {}
-    found = api.evaluate(words[0], **{**dataclasses.asdict(flags), "protocols": names, "settings": settings})
+    target = encoder_or_name(words[0], flags, flags.seed)
+    given = {k: v for k, v in dataclasses.asdict(flags).items() if k not in ("weights", "net", "normalise", "prefix")}
+    found = api.evaluate(
+        target, **{**given, "encoder": flags.encoder or "resnet18", "protocols": names, "settings": settings}
+    )
     if as_json:
         print(json.dumps(found))
     else:
@@ -69,5 +71,7 @@ def _rows(name: str, numbers: dict[str, Any]) -> list[list[str]]:
 
 def _row(name: str, numbers: dict[str, Any]) -> list[str]:
     first, top5 = numbers.get("top1"), numbers.get("top5")
-    rest = ", ".join(f"{k} {v}" for k, v in numbers.items() if k not in ("top1", "top5") and not isinstance(v, list))
+    rest = ", ".join(
+        f"{k} {v}" for k, v in numbers.items() if k not in ("top1", "top5") and not isinstance(v, list | dict)
+    )
     return [name, *("" if value is None else f"{value:.2%}" for value in (first, top5)), rest]
