@@ -1,6 +1,7 @@
 """A data set: facts, and a function that finds the pictures and their labels."""
 
 import torch
+
 from selfsight.data import Known
 from selfsight.data.files import Pictures, Source
 

@@ -1,7 +1,8 @@
 """An encoder: a function that builds a module with `.dim`, and a line about it."""
 
-from selfsight.encoders import Encoder
 from torch import nn
+
+from selfsight.encoders import Encoder
 
 
 class DotNet(nn.Module):
