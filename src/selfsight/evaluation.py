@@ -38,7 +38,8 @@ class _Question:
     device: torch.device
     flip: bool
     alone: bool  #: no protocol learns from a training part
-    held_out: bool
+    held_out: bool  #: ask the hold-out part, also where there is a test part
+    net: checkpoint.Encoder | None  #: the target, if it is loaded already
 
 
 class _Data(NamedTuple):
@@ -98,7 +99,8 @@ def _labels(data: _Data) -> tuple[Tensor, Tensor, list[str]]:
 
 
 def evaluate(
-    target: str | Path, *, train: str | None = None, test: str | None = None, protocols: Sequence[str] = ("knn", "linear"),
+    target: str | Path | checkpoint.Encoder, *, train: str | None = None, test: str | None = None,
+    protocols: Sequence[str] = ("knn", "linear"),
     features: str = "encoder", standardise: bool = False, settings: dict[str, Any] | None = None,
     out: str | Path | None = None, encoder: str = "resnet18", image_size: int = 0, data_root: str | None = None,
     device: str = "auto", seed: int = 0, exclude: str | None = None, flip: bool = False, held_out: bool = False,
@@ -107,7 +109,7 @@ def evaluate(
 
     Args:
         target: run folder, checkpoint, encoder.safetensors, the baselines "random" (an untrained `encoder`) and
-            "pixels", or features: a file (see `evaluate.stored.read`) or "two-moons".
+            "pixels", or features: a file (see `evaluate.stored.read`) or "two-moons"; or what `load` returned.
         train: labelled pictures that the classifiers learn from, or a run folder: its pictures; default: those of the run.
         test: labelled pictures that are asked; default: the test part of `train`, else a hold-out part. Of a file of
             features: another one.
@@ -132,12 +134,14 @@ def evaluate(
         raise WrongUse(f"--seed {seed}, --image-size {image_size}: neither may be negative")
     if out is not None:
         stored.check_features_out(Path(out))
-    target, seen = str(target), sorted({*protocols} & PICTURES.keys())
+    net = target if isinstance(target, checkpoint.Encoder) else None
+    target = str(target.header["encoder"] if isinstance(target, checkpoint.Encoder) else target)
+    seen = sorted({*protocols} & PICTURES.keys())
     sets: stored.Sets | None
     subject: Subject | None
     if standardise and seen:
         raise WrongUse(f"--standardise is for features, and {seen[0]} sees pictures: ask for it without")
-    if target.endswith(".npz") or target.split(":")[0] == moons.NAME:
+    if net is None and (stored.is_features(target) or target.split(":")[0] == moons.NAME):
         if train or features != "encoder" or image_size or flip or held_out or exclude:
             flags = "--train, --held-out, --exclude, --features, --image-size and --flip"
             raise WrongUse(f"{target} holds features: leave out {flags}")
@@ -159,6 +163,7 @@ def evaluate(
             flip,
             alone,
             held_out,
+            net,
         )
         subject, facts = _subject(question)
         sets = subject.sets if measuring.needs_features(protocols) or out is not None else None
@@ -174,9 +179,12 @@ def evaluate(
 def _subject(question: _Question) -> tuple[Subject, dict[str, Any]]:
     """What is evaluated on what, and that in words."""
     q = question
-    net: checkpoint.Encoder | None = None
-    if q.target not in ("random", "pixels"):
+    net = q.net
+    if net is not None and q.features != "encoder":
+        raise WrongUse(f"{q.target} is an encoder alone and has no {q.features}: leave out --features")
+    if net is None and q.target not in ("random", "pixels"):
         net = layers.load(Path(q.target), q.features)
+    if net is not None:
         q = dataclasses.replace(q, image_size=q.image_size or int(net.header["image_size"]))
     elif q.features != "encoder":
         raise WrongUse(f"{q.target!r} has no {q.features}: leave out --features")
@@ -184,7 +192,7 @@ def _subject(question: _Question) -> tuple[Subject, dict[str, Any]]:
         q = dataclasses.replace(q, train="shapes")
     data = _data_of(q)
     size, channels = q.image_size or data.bank.image_size, data.bank.channels
-    if q.target == "random":
+    if net is None and q.target == "random":
         torch.manual_seed(seed_of(q.seed, Stream.INIT))
         built = encoders.build(q.encoder, channels, size)
         net = checkpoint.Encoder(built, data.bank.mean, data.bank.std, {"encoder": q.encoder}).eval()
@@ -208,6 +216,8 @@ def _subject(question: _Question) -> tuple[Subject, dict[str, Any]]:
         "test": f"{data.queries.name} ({data.asked_name}, {len(data.asked)})",
         "features": "pixels" if net is None else q.features, "dim": subject.dim, "image_size": size, "flip": q.flip,
     }  # fmt: skip
+    if net is not None and "weights" in net.header:  # of another program: which network, and what was found in its file
+        facts |= {"encoder": net.header["encoder"], "weights": net.header["weights"]}
     return subject, facts
 
 
