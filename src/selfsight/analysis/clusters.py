@@ -95,7 +95,11 @@ def neighbour_gallery(found: Gathered, count: int = 8, k: int = 8) -> dict[str, 
         return {}
     rows = sample(len(asked.features), count, found.seed, 15)
     cosines, near = neighbours(bank.features, asked.features[rows], k)
-    arrays = {"query": asked.pictures[rows.numpy()], "neighbours": bank.pictures[near.numpy()], "cosines": cosines.numpy()}
+    arrays = {
+        "query": asked.pictures[rows.numpy()],
+        "neighbours": bank.pictures[near.numpy()],
+        "cosines": cosines.numpy(),
+    }
     if asked.labels is not None and bank.labels is not None:
         arrays |= {"query_labels": asked.labels[rows].numpy(), "neighbour_labels": bank.labels[near].numpy()}
     return arrays

@@ -45,7 +45,9 @@ def confusion(found: Gathered, probe: str = "knn") -> Confusion:
     """
     if not found.labelled:
         raise WrongUse(f"{found.data} has no labels of both parts: confusions need one folder per class")
-    assert found.bank is not None and found.bank.labels is not None and found.asked.labels is not None
+    assert found.bank is not None
+    assert found.bank.labels is not None
+    assert found.asked.labels is not None
     bank, labels, kinds = found.bank.features, found.bank.labels, len(found.class_names())
     rows = (found.asked.labels >= 0).nonzero()[:, 0]
     if not len(rows):

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from selfsight import checkpoint
 from selfsight import run as runs
 from selfsight.data import DataSet, Part, open_data
 from selfsight.embedding import chunks, say
@@ -151,7 +150,11 @@ def _parts(
             holdout=0 if test else None, log=say,
         )  # fmt: skip
     if test is not None:
-        other = opened if train is None else open_data(test, root=root, image_size=size, channels=channels, holdout=0, log=say)
+        other = (
+            opened
+            if train is None
+            else open_data(test, root=root, image_size=size, channels=channels, holdout=0, log=say)
+        )
         if train is not None and other.classes != opened.classes:
             raise WrongUse(f"{test} has other classes than {train}: use the same class folders")
         return opened, other.train, "test", None if train is None else opened.train
@@ -193,7 +196,9 @@ def _of_file(
         opened = open_data(data, root=root, holdout=0, image_size=SIDE, log=say)
         part, fingerprint = opened.train, opened.fingerprint
         if len(part) != len(sets.test) or not np.array_equal(part.index.numpy(), index):
-            raise WrongUse(f"{data} has {len(part)} pictures, {str(path)!r} features of {len(sets.test)}: give its own data")
+            raise WrongUse(
+                f"{data} has {len(part)} pictures, {str(path)!r} features of {len(sets.test)}: give its own data"
+            )
         kept: list[np.ndarray] = []
         for _ in _watched(chunks(part.subset(chosen), SIDE, opened.channels, torch.device("cpu")), kept):
             pass

@@ -147,13 +147,17 @@ def colourings(
     for name in names:
         if name == "label":
             if found.labels is None:
-                raise WrongUse(f"{found.data} has no labels: colour by cluster, or by a column of --attributes FILE.csv")
+                raise WrongUse(
+                    f"{found.data} has no labels: colour by cluster, or by a column of --attributes FILE.csv"
+                )
             made.append(Colouring("label", found.labels, found.class_names(), _silhouette(found, found.labels)))
         elif name == "cluster":
             numbers = [f"cluster {i}" for i in range(clusters.count)]
             made.append(Colouring("cluster", clusters.labels, numbers, _cluster_score(found, clusters, made)))
         elif attributes is None:
-            raise WrongUse(f"nothing to colour by is called {name!r}: label, cluster, or a column of --attributes FILE.csv")
+            raise WrongUse(
+                f"nothing to colour by is called {name!r}: label, cluster, or a column of --attributes FILE.csv"
+            )
         else:
             made.append(_attribute(found, name, attributes))
     return made
@@ -205,7 +209,9 @@ def _column(found: Gathered, name: str, path: Path) -> list[str]:
     if name not in header:
         raise WrongUse(f"{str(path)!r} has no column {name!r}.{perhaps(name, set(header))}")
     if wrong := next((row for row in rows if len(row) != len(header)), None):
-        raise WrongUse(f"{str(path)!r} has a row of {len(wrong)} cells under {len(header)} columns: {','.join(wrong)[:60]!r}")
+        raise WrongUse(
+            f"{str(path)!r} has a row of {len(wrong)} cells under {len(header)} columns: {','.join(wrong)[:60]!r}"
+        )
     column = header.index(name)
     key = next((i for i, head in enumerate(header) if head.lower() in _KEYS and i != column), None)
     if key is None:
@@ -220,7 +226,9 @@ def _column(found: Gathered, name: str, path: Path) -> list[str]:
     by_last = {Path(text).name: value for text, value in by_name.items()}
     texts = [by_name.get(text, by_last.get(Path(text).name, "")) for text in found.asked.names]
     if not any(texts):
-        raise WrongUse(f"{str(path)!r} names none of the pictures, such as {found.asked.names[0]!r}: use their file names")
+        raise WrongUse(
+            f"{str(path)!r} names none of the pictures, such as {found.asked.names[0]!r}: use their file names"
+        )
     return texts
 
 

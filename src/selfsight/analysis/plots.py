@@ -70,10 +70,20 @@ def draw_confusion(found: Confusion, names: Sequence[str], title: str) -> Any:
         axes.set_yticks(range(kinds), [_plain(n) for n in names], fontsize=8)
         for (i, j), value in np.ndenumerate(share):
             if value >= 0.005:
-                axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color="white" if value > 0.5 else INK)
+                axes.text(
+                    j,
+                    i,
+                    f"{100 * value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if value > 0.5 else INK,
+                )
     figure.colorbar(made, ax=axes, shrink=0.7, aspect=30, format=lambda value, _: f"{value:.0%}")
     asked = int(found.counts.sum())
-    axes.set_title(f"{_plain(title)}: {found.accuracy:.1%} of {asked:,} right\n{PROBES[found.probe]}", fontsize=9, color=SOFT)
+    axes.set_title(
+        f"{_plain(title)}: {found.accuracy:.1%} of {asked:,} right\n{PROBES[found.probe]}", fontsize=9, color=SOFT
+    )
     return figure
 
 

@@ -66,7 +66,15 @@ def analyse(
     began = time.monotonic()
     say(f"{run}: features of at most {pictures or 'all'} pictures and a bank of {bank or 'all'}")
     found = gather(
-        run, data=data, train=train, test=test, pictures=pictures, bank=bank, seed=seed, data_root=data_root, device=device
+        run,
+        data=data,
+        train=train,
+        test=test,
+        pictures=pictures,
+        bank=bank,
+        seed=seed,
+        data_root=data_root,
+        device=device,
     )
     arrays = arrays_of(found, kind)
     header = json.loads(str(arrays["header"]))

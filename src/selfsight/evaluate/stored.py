@@ -108,6 +108,7 @@ def standardised(sets: Sets) -> Sets:
 
 
 def arrays_of(path: Path) -> dict[str, Any]:
+    """The arrays of an .npz without pickled objects. Raises WrongUse if there is none."""
     if not path.is_file():
         raise WrongUse(f"no file of features at {str(path)!r}: give an .npz that `embed` or `evaluate --out` wrote")
     try:
@@ -139,4 +140,5 @@ def part_of(arrays: dict[str, Any], path: Path, prefix: str) -> tuple[Tensor, Te
 
 
 def names_of(arrays: dict[str, Any]) -> list[str] | None:
+    """Class names, if the file has them."""
     return [str(name) for name in arrays["classes"]] if "classes" in arrays else None
