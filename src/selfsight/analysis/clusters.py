@@ -25,7 +25,7 @@ class Clusters(NamedTuple):
 
     labels: np.ndarray  #: (N,) int64
     centroids: Tensor  #: (C, D) of unit length
-    count: int  #: C
+    number: int  #: C
 
 
 def clusters_of(features: Tensor, count: int, seed: int = 0) -> Clusters:
@@ -69,10 +69,10 @@ def cluster_gallery(found: Gathered, clusters: Clusters, count: int = 12) -> dic
         (C,) its share of them, -1 and 0 where none has a label.
     """
     cosine = (unit_rows(found.asked.features) @ clusters.centroids.T).numpy()
-    rows = np.full((clusters.count, count), -1, dtype=np.int64)
-    sizes = np.bincount(clusters.labels, minlength=clusters.count)
-    classes, purity = np.full(clusters.count, -1, dtype=np.int64), np.zeros(clusters.count)
-    for i in range(clusters.count):
+    rows = np.full((clusters.number, count), -1, dtype=np.int64)
+    sizes = np.bincount(clusters.labels, minlength=clusters.number)
+    classes, purity = np.full(clusters.number, -1, dtype=np.int64), np.zeros(clusters.number)
+    for i in range(clusters.number):
         own = np.flatnonzero(clusters.labels == i)
         near = own[np.argsort(-cosine[own, i], kind="stable")][:count]
         rows[i, : len(near)] = near

@@ -103,7 +103,7 @@ def gather(
         return _of_file(Path(target), data, test, pictures, bank, seed, data_root)
     net = layers.load(Path(target), features)
     size, channels = image_size or int(net.header["image_size"]), net.mean.shape[1]
-    opened, asked, part, others = _parts(Path(target), data, train, test, size, channels, seed, data_root)
+    opened, asked, part, others = parts_of(Path(target), data, train, test, size, channels, seed, data_root)
     where = pick_device(device)
     net = net.to(where)
 
@@ -132,7 +132,7 @@ def gather(
     return Gathered(rows_of(asked, part, chosen), known, opened.classes, name, opened.name, seed, about)
 
 
-def _parts(
+def parts_of(
     target: Path, data: str | None, train: str | None, test: str | None, size: int, channels: int, seed: int,
     data_root: str | None,
 ) -> tuple[DataSet, Part, str, Part | None]:  # fmt: skip

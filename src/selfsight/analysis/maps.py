@@ -57,9 +57,8 @@ def project(features: Tensor, kind: Kind = "tsne", seed: int = 0, most: int | No
     if kind == "umap" and importlib.util.find_spec("umap") is None:
         kind, note = "pca", "; UMAP was asked for and is not installed (pip install umap-learn)"
     rows = sample(len(features), MOST[kind] if most is None else most, seed, 12)
-    x = unit_rows(features[rows]).double()
-    x = (x - x.mean(0)).numpy()
-    points, how = {"tsne": _tsne, "umap": _umap, "pca": _pca}[kind](x, seed)
+    unit = unit_rows(features[rows]).double()
+    points, how = {"tsne": _tsne, "umap": _umap, "pca": _pca}[kind]((unit - unit.mean(0)).numpy(), seed)
     points = points - points.mean(0)
     scale = np.abs(points).max() or 1.0
     part = f"{len(rows):,} of {len(features):,} pictures" if len(rows) < len(features) else f"{len(rows):,} pictures"
@@ -152,7 +151,7 @@ def colourings(
                 )
             made.append(Colouring("label", found.labels, found.class_names(), _silhouette(found, found.labels)))
         elif name == "cluster":
-            numbers = [f"cluster {i}" for i in range(clusters.count)]
+            numbers = [f"cluster {i + 1}" for i in range(clusters.number)]
             made.append(Colouring("cluster", clusters.labels, numbers, _cluster_score(found, clusters, made)))
         elif attributes is None:
             raise WrongUse(

@@ -22,12 +22,12 @@ CELL, GAP, TEXT = 72, 6, 14  #: pixels of a picture of a strip, between them, an
 
 def draw_map(found: Map, colourings: Sequence[Colouring], title: str) -> Any:
     """A panel for each colouring, side by side, with its score above it."""
-    figure = _figure(5.4 * len(colourings), 5.9)
+    figure = _figure(5.2 * len(colourings), 6.4)
     for i, by in enumerate(colourings):
         axes = figure.add_subplot(1, len(colourings), i + 1)
         _scatter(figure, axes, found.points, by._replace(values=by.values[found.rows]))
         axes.set_title(f"{_plain(by.name)}: {_plain(by.score)}", fontsize=11, color=INK)
-        axes.set(xticks=[], yticks=[], aspect="equal")
+        axes.set(xticks=[], yticks=[], xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
         axes.spines[:].set_color("#c9ced6")
     figure.suptitle(f"{_plain(title)}\n{found.about}", fontsize=10, color=SOFT)
     return figure
@@ -136,7 +136,8 @@ class Strip(NamedTuple):
 def draw_strips(strips: Sequence[Strip]) -> Image.Image:
     """Rows of pictures below one another, each with a heading."""
     font = ImageFont.load_default(11)
-    high = TEXT + CELL + GAP + (TEXT if any(s.captions for s in strips) else 0)
+    above = TEXT + 2 if any(s.heading for s in strips) else 0
+    high = above + CELL + GAP + (TEXT if any(s.captions for s in strips) else 0)
     across = max(max((len(s.pictures) for s in strips), default=1), 5)
     image = Image.new("RGB", (across * (CELL + GAP) + GAP, len(strips) * (high + GAP) + GAP), "white")
     draw = ImageDraw.Draw(image)
@@ -146,10 +147,10 @@ def draw_strips(strips: Sequence[Strip]) -> Image.Image:
         for j, picture in enumerate(strip.pictures):
             left = GAP + j * (CELL + GAP)
             shown = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
-            image.paste(shown.convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST), (left, top + TEXT + 2))
+            image.paste(shown.convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST), (left, top + above))
             if j < len(strip.captions):
                 text = _fitting(draw, strip.captions[j], font, CELL)
-                draw.text((left, top + TEXT + CELL + 3), text, fill=SOFT, font=font)
+                draw.text((left, top + above + CELL + 1), text, fill=SOFT, font=font)
     return image
 
 

@@ -4,7 +4,7 @@ Legend: N pictures that are asked, n of them on the map, K classes, C clusters, 
 
 Arrays, those that there are: `points` (n, 2), `rows` (n,), `labels` (N,), `clusters` (N,), `predicted_knn` (N,), `names` (n,),
 `class_names` (K,), `confusion_knn`, `confusion_linear` (K, K), `spectrum` (R,), `sheet` (JPEG bytes of small pictures of the
-map, `across` of them in a row, `tile` pixels each), `cluster_pictures` (C, m, s, s, c) with `cluster_sizes`, `cluster_class`,
+map, `across` of them in a row), `cluster_pictures` (C, m, s, s, c) with `cluster_sizes`, `cluster_class`,
 `cluster_purity`, and those of `neighbour_gallery`. `header` is JSON: what was computed on what, scores, and what is missing.
 """
 
@@ -15,6 +15,7 @@ import io
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from selfsight.analysis.spectrum import spectrum
 from selfsight.checkpoint import atomic
 from selfsight.embedding import say
 from selfsight.errors import WrongUse
+from selfsight.report import read_run, report
 
 TILE, QUALITY, ACROSS = 32, 78, 50  #: of the sheet of small pictures: pixels, JPEG quality, pictures in a row
 
@@ -85,6 +87,37 @@ def analyse(
     return path
 
 
+def full_report(
+    runs: Sequence[str | Path], out: str | Path, *, data: str | None = None, train: str | None = None,
+    test: str | None = None, kind: Kind = "tsne", pictures: int = 2000, bank: int = 5000, seed: int = 0,
+    data_root: str | None = None, device: str = "auto",
+) -> Path:  # fmt: skip
+    """The report of run folders with what `analyse` finds of each; where that cannot be, the page says why.
+
+    Arguments: see `selfsight.report.report` and `analyse`.
+
+    Raises:
+        WrongUse: one is no run folder; or pictures that were named cannot be shown.
+    """
+    folders = [Path(run).expanduser() for run in runs]
+    for folder in folders:
+        read_run(folder)  # a wrong name is told before anything is computed
+    files: dict[Path, Path] = {}
+    missing: dict[Path, str] = {}
+    for folder in folders:
+        try:
+            files[folder] = analyse(
+                folder, data=data, train=train, test=test, kind=kind, pictures=pictures, bank=bank, seed=seed,
+                data_root=data_root, device=device,
+            )  # fmt: skip
+        except WrongUse as error:
+            if data or train or test:
+                raise
+            missing[folder] = str(error)
+            say(f"{folder}: {error}")
+    return report(folders, Path(out).expanduser(), files, missing)
+
+
 def arrays_of(found: Gathered, kind: Kind = "tsne", clusters: int | None = None) -> dict[str, Any]:
     """The arrays of the file (see above) from features."""
     asked = found.asked
@@ -100,13 +133,14 @@ def arrays_of(found: Gathered, kind: Kind = "tsne", clusters: int | None = None)
         arrays |= {"points": made.points, "rows": made.rows}
         header["map"] = {"kind": made.kind, "about": made.about}
         if asked.pictures is not None:
-            arrays |= _sheet(asked.pictures[made.rows])
+            content, across = sheet_of(asked.pictures[made.rows])
+            arrays |= {"sheet": np.frombuffer(content, np.uint8), "across": np.array(across)}
         if asked.names is not None:
             arrays["names"] = np.array([asked.names[i] for i in made.rows])
     groups = clusters_of(asked.features, clusters or default_count(found), found.seed)
     arrays |= {"clusters": groups.labels}
     header["clusters"] = {
-        "count": groups.count, "silhouette": silhouette(asked.features, groups.labels, found.seed),
+        "count": groups.number, "silhouette": silhouette(asked.features, groups.labels, found.seed),
         "nmi": None if found.labels is None else agreement(groups.labels, found.labels),
     }  # fmt: skip
     if found.labels is not None:
@@ -151,8 +185,8 @@ def write(path: Path, arrays: dict[str, Any]) -> None:
     atomic(path, save)
 
 
-def _sheet(pictures: np.ndarray) -> dict[str, Any]:
-    """Small pictures (n, s, s, C) uint8 as one JPEG."""
+def sheet_of(pictures: np.ndarray) -> tuple[bytes, int]:
+    """Small pictures (n, s, s, C) uint8 as one JPEG, and how many of them are in a row."""
     rows = -(-len(pictures) // ACROSS)
     sheet = Image.new("RGB", (min(len(pictures), ACROSS) * TILE, rows * TILE))
     for i, picture in enumerate(pictures):
@@ -160,7 +194,7 @@ def _sheet(pictures: np.ndarray) -> dict[str, Any]:
         sheet.paste(shown.resize((TILE, TILE), Image.Resampling.BOX), (i % ACROSS * TILE, i // ACROSS * TILE))
     content = io.BytesIO()
     sheet.save(content, "JPEG", quality=QUALITY, optimize=True)
-    return {"sheet": np.frombuffer(content.getvalue(), np.uint8), "tile": np.array(TILE), "across": np.array(ACROSS)}
+    return content.getvalue(), min(len(pictures), ACROSS)
 
 
 def _print_of(run: Path) -> str | None:

@@ -78,13 +78,14 @@ def _knn(runs: Sequence[RunFolder]) -> Chart:
     for label, kind, value_of in baselines:
         values = [(i, run, value) for i, run in enumerate(runs) if (value := value_of(run)) is not None]
         shared = len({round(value, 9) for _, _, value in values}) == 1
-        for i, run, value in values[:1] if shared else values:
-            name = label if shared else f"{label}, {escape(run.name)}"
-            line = {"color": "#8a8f98" if shared else colour(i), "dash": kind, "width": 1.5}
+        for place, (_, run, value) in enumerate(values[:1] if shared else values):
+            told = label if shared else f"{label}, {escape(run.name)}"
             traces.append(
                 {
                     "type": "scatter", "mode": "lines", "x": [0, max(last, run.total or 0) or 1], "y": [value, value],
-                    "name": name, "line": line, "hovertemplate": f"{name} %{{y:.2%}}<extra></extra>",
+                    "name": label, "legendgroup": label, "showlegend": not place,
+                    "line": {"color": "#8a8f98", "dash": kind, "width": 1.5},
+                    "hovertemplate": f"{told} %{{y:.2%}}<extra></extra>",
                 }
             )  # fmt: skip
     made = chart("k-NN top-1", traces, legend=True)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from selfsight.report.noise import Group, differences
+from selfsight.report.noise import ABSENT, Group, differences
 from selfsight.report.palette import colour
 from selfsight.report.read import RunFolder
 from selfsight.report.verdict import badge
 from selfsight.report.words import NONE, PARTS, bar, duration, key, note, percent, short, table
 
-COLUMNS = 24  #: runs with a column of their own
+COLUMNS = 24  #: runs with a row or a column of their own
 
 
 def ranking(runs: Sequence[RunFolder], groups: Sequence[Group], ranked: bool) -> str:
@@ -64,34 +64,34 @@ def ranking(runs: Sequence[RunFolder], groups: Sequence[Group], ranked: bool) ->
     return note(how) + table(heads, rows, "Runs by accuracy", "ranking")
 
 
-def settings(runs: Sequence[RunFolder]) -> str:
-    """The settings that are not equal in all runs."""
-    shown = runs[:COLUMNS]
-    found = differences(shown)
-    seeds = [run.setting("seed") for run in shown]
-    if len({str(s) for s in seeds}) > 1:
+def settings(runs: Sequence[RunFolder], groups: Sequence[Group]) -> str:
+    """The settings that are not equal in all runs; runs that differ by the seed alone stand together."""
+    shown = groups[:COLUMNS]
+    first = [runs[group.runs[0]] for group in shown]
+    found = differences(first)
+    alone = [name for name, values in found.items() if name.startswith("method.") and any(v is ABSENT for v in values)]
+    found = {name: values for name, values in found.items() if name not in alone}
+    seeds = [", ".join(str(runs[i].setting("seed")) for i in group.runs) for group in shown]
+    if len(set(seeds)) > 1 or any(len(group.runs) > 1 for group in shown):
         found["seed"] = seeds
     if not found:
         return note("All settings are equal, the seed too.")
-    if _turned(shown):
-        heads = ["run", *(escape(name) for name in found)]
-        rows = [
-            [key(colour(i), run.name), *(_cell(values[i]) for values in found.values())] for i, run in enumerate(shown)
-        ]
+    tints = [colour(group.runs[0]) for group in shown]
+    if len(found) < len(shown):  # few settings of many runs: a row for each run reads better
+        heads = ["runs", *(escape(name) for name in found)]
+        names = [key(tint, group.name) for tint, group in zip(tints, shown)]
+        rows = [[name, *(_cell(values[i]) for values in found.values())] for i, name in enumerate(names)]
     else:
-        heads = ["setting", *(key(colour(i), run.name) for i, run in enumerate(shown))]
+        heads = ["setting", *(key(tint, group.name) for tint, group in zip(tints, shown))]
         rows = [[escape(name), *(_cell(value) for value in values)] for name, values in found.items()]
-    more = f" Of {len(runs)} runs the first {COLUMNS} are shown." if len(runs) > COLUMNS else ""
-    return note(f"Everything else is equal in all runs.{more}") + table(heads, rows, "Settings that differ", "wide")
-
-
-def _turned(runs: Sequence[RunFolder]) -> bool:
-    """Few settings of many runs: a row for each run reads better."""
-    return len(differences(runs)) < len(runs)
+    told = "Everything else that the runs have in common is equal."
+    told += f" {len(alone)} settings of single methods are in the run.yaml of each, at the end." if alone else ""
+    told += f" Of {len(groups)} the first {COLUMNS} are shown." if len(groups) > COLUMNS else ""
+    return note(told) + table(heads, rows, "Settings that differ", "wide")
 
 
 def _cell(value: Any) -> str:
-    return escape(short(value)) if value is not None else NONE
+    return NONE if value is ABSENT else escape(short(value))
 
 
 def _tints(groups: Sequence[Group]) -> dict[int, str]:

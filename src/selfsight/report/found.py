@@ -35,7 +35,7 @@ class Found:
         count, total = h.get("pictures", 0), h.get("total", 0)
         some = f"{count:,} of {total:,}" if count < total else f"{count:,}"
         step = f", encoder after step {h['step']:,}" if isinstance(h.get("step"), int) else ""
-        return f"{some} pictures of {h.get('data')} ({PARTS.get(h.get('part'), h.get('part'))} part){step}"
+        return f"{some} pictures of {h.get('data')} ({PARTS.get(str(h.get('part')), h.get('part'))} part){step}"
 
     @property
     def classes(self) -> list[str]:
@@ -69,7 +69,7 @@ def maps_of(found: Sequence[tuple[str, Found]], maps: Maps) -> str:
     if not cards:
         return ""
     told = (
-        f"Each point is a picture of {shown[0][1].where}; near points have similar features. "
+        f"Each point is one of {shown[0][1].where}; near points have similar features. "
         "Point at one to see it. Distances between groups and sizes of groups mean little on such a map."
     )
     frame = f'<div class="grid">{"".join(cards)}</div>' if len(cards) > 1 else cards[0]

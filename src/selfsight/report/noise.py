@@ -8,6 +8,7 @@ from typing import Any
 
 from selfsight.report.read import RunFolder
 
+ABSENT = object()  #: the value of a setting that a run does not have
 _BESIDE = {
     "out", "seed", "provenance", "data_root", "download", "workers", "cache", "device", "threads", "quiet", "log_to",
     "log_every", "checkpoint_every", "export_every", "recipe",
@@ -127,10 +128,10 @@ def settings_of(run: RunFolder) -> dict[str, Any]:
 
 
 def differences(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
-    """Setting -> its value in each run (None: it has none), of the settings that are not equal in all of them."""
+    """Setting -> its value in each run (ABSENT: it has none), of the settings that are not equal in all of them."""
     found = [settings_of(run) for run in runs]
     names = dict.fromkeys(name for one in found for name in one)
-    rows = {name: [one.get(name) for one in found] for name in names}
+    rows = {name: [one.get(name, ABSENT) for one in found] for name in names}
     return {name: values for name, values in rows.items() if any(value != values[0] for value in values)}
 
 

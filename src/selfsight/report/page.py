@@ -115,8 +115,9 @@ def _comparison(runs: list[RunFolder]) -> list[tuple[str, str]]:
         return []
     found = common(runs)
     why_not = comparable(runs, found)
-    table_of = compare.ranking(runs, grouped(runs, found), not why_not)
-    return [("Ranking", note(why_not) + table_of), ("What is set differently", compare.settings(runs))]
+    groups = grouped(runs, found)
+    table_of = compare.ranking(runs, groups, not why_not)
+    return [("Ranking", note(why_not) + table_of), ("What is set differently", compare.settings(runs, groups))]
 
 
 def _per_run(title: str, runs: list[RunFolder], known: list[tuple[str, Found]], make: Any) -> list[tuple[str, str]]:

@@ -28,8 +28,8 @@ th,td{text-align:left;padding:8px 14px;border-bottom:1px solid var(--line);verti
 tbody tr:last-child>*{border-bottom:0}
 thead th{font-weight:600;font-size:13px;color:var(--soft);vertical-align:bottom}tbody th{font-weight:600}
 th.num,td.num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-table.wide td,table.wide th{min-width:120px;overflow-wrap:anywhere;font-size:14px}table.wide thead th{color:var(--ink)}
-td.how,.how{color:var(--soft);font-size:13.5px}
+table.wide td,table.wide th{min-width:120px;overflow-wrap:anywhere;font-size:14px}table.wide thead th{color:var(--ink)}table.wide tbody th{white-space:nowrap}.chart{overflow:hidden}
+.finals td:last-child{min-width:230px}td.how,.how{color:var(--soft);font-size:13.5px}
 .ranking th,.ranking td{padding:8px 10px}.ranking tbody th{min-width:150px}
 .soft{color:var(--soft)}
 .key{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:8px}
@@ -54,7 +54,7 @@ figcaption{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;color:var(-
 .tools{display:flex;flex-wrap:wrap;gap:8px;align-items:center;margin:0 0 8px;font-size:14px}
 .tools select,.tools button,.legend button{font:inherit;color:inherit;background:#fff;border:1px solid #c3c9d1;border-radius:6px;padding:3px 9px;cursor:pointer;min-height:32px}
 .tools button{min-width:34px}.tools .score{color:var(--soft)}
-.legend{display:flex;flex-wrap:wrap;gap:4px;margin-top:8px;max-height:148px;overflow-y:auto}.legend button{font-size:13px;border-color:transparent;padding:1px 8px 1px 6px;min-height:28px}
+.legend{display:flex;flex-wrap:wrap;gap:4px;margin:8px 0;max-height:148px;overflow-y:auto}.legend button{font-size:13px;border-color:transparent;padding:1px 8px 1px 6px;min-height:28px}
 .legend button[aria-pressed=true]{border-color:var(--ink)}
 .tip{position:absolute;display:none;pointer-events:none;z-index:2;background:#fff;border:1px solid #aab1bb;border-radius:8px;padding:8px;font-size:13px;line-height:1.35;box-shadow:0 4px 16px rgba(20,30,45,.18);max-width:230px;overflow-wrap:anywhere}
 .tip div:first-child{margin:0 0 4px;image-rendering:pixelated;border-radius:4px}

@@ -6,7 +6,7 @@ from html import escape
 
 from selfsight.report.noise import Group, Measured, headline
 from selfsight.report.read import RunFolder
-from selfsight.report.words import PARTS, percent, points
+from selfsight.report.words import PARTS, percent, points, with_noise
 
 GOOD, WAITING = ("healthy",), ("too early to tell",)
 
@@ -33,11 +33,8 @@ def of_run(run: RunFolder) -> list[str]:
 def _learned(run: RunFolder, found: Measured | None) -> str:
     if found is None:
         return _unlabelled(run)
-    noise = f" ± {100 * found.error:.1f}" if found.error else ""
-    asked = (
-        f"{found.queries:,} {PARTS.get(found.part, found.part)}" if found.queries else PARTS.get(found.part, found.part)
-    )
-    told = f"k-NN on its features names the right class of {percent(found.top1)}{noise} of {asked}"
+    asked = f"{found.queries:,} {_pictures(found.part)}" if found.queries else _pictures(found.part)
+    told = f"k-NN on its features names the right class of {with_noise(found.top1, found.error)} of {asked}"
     names = (("before training it was", run.untrained), ("raw pixels give", run.pixels), ("guessing", chance(run)))
     beside = [f"{name} {percent(value)}" for name, value in names if value is not None]
     known = [value for value in (run.untrained, run.pixels) if value is not None]
@@ -108,4 +105,4 @@ def of_groups(groups: Sequence[Group], why_not: str) -> list[str]:
 def _with_noise(group: Group) -> str:
     noise, _ = group.noise
     assert group.mean is not None
-    return f"{percent(group.mean)}{'' if noise is None else f' ± {100 * noise:.1f}'}"
+    return with_noise(group.mean, noise)

@@ -13,6 +13,11 @@ def percent(value: Any, digits: int = 1) -> str:
     return f"{value:.{digits}%}" if isinstance(value, int | float) else NONE
 
 
+def with_noise(value: float, noise: float | None) -> str:
+    """A fraction as a percentage, and its noise in points behind it; they stay on one line."""
+    return percent(value) if noise is None else f"{percent(value)}\u00a0±\u00a0{100 * noise:.1f}"
+
+
 def points(value: float) -> str:
     """A difference of fractions in percentage points."""
     return f"{100 * value:.1f} points"
@@ -29,9 +34,9 @@ def short(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(short, value)) or "none"
-    return (
-        {None: "none", True: "yes", False: "no"}.get(value, str(value)) if not isinstance(value, dict) else str(value)
-    )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 def duration(seconds: Any) -> str | None:

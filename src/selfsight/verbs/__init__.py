@@ -9,6 +9,7 @@ VERBS = {
     "embed": ("embed RUN --data DATA --out F", "features of pictures as .npz, .csv or .parquet"),
     "export": ("export RUN --format timm", "the encoder for other programs"),
     "report": ("report RUN [RUN ...]", "one HTML page that opens offline"),
+    "figures": ("figures RUN --out DIR", "maps, neighbours, clusters, confusions, spectra as PNG"),
     "check": ("check DATA [--against DATA]", "what is wrong with pictures: broken, odd, copies, leaks, classes"),
     "preview": ("preview DATA", "a picture of pictures and their augmented views"),
     "list": ("list [WHAT]", "methods, encoders, data, recipes, policies, protocols"),
