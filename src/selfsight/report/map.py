@@ -15,6 +15,11 @@ from selfsight.report.scripts import MAP
 from selfsight.report.style import STYLE
 from selfsight.report.words import note
 
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+)
+"""The browser itself keeps the page from fetching anything."""
+
 
 class Colour(NamedTuple):
     """A way to colour the points."""
@@ -89,6 +94,7 @@ def document(title: str, body: str, scripts: str) -> str:
     """A whole HTML page. `title` is text, the others HTML."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light">'
         '<link rel="icon" href="data:,">'
         f"<title>{escape(title)} - selfsight</title><style>{STYLE}</style></head>\n<body><main>{body}</main>\n"

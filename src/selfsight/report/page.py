@@ -104,8 +104,13 @@ def _header(runs: list[RunFolder]) -> str:
         title, mark, over = f"{len(runs)} runs", "", "Comparison"
         lines = verdict.of_groups(grouped(runs, found), comparable(runs, found))
         ill = [r.name for r in runs if r.health and r.health[-1]["health"] not in (*verdict.GOOD, *verdict.WAITING)]
-        if ill:
-            lines.append(f"Not healthy: {', '.join(ill)}.")
+        under_way = [r.name for r in runs if not r.finished]
+        told = [
+            f"{what}: {', '.join(names)}."
+            for what, names in (("Not finished", under_way), ("Not healthy", ill))
+            if names
+        ]
+        lines += [" ".join(told)] if told else []
     told = "".join(f'<p class="lead">{escape(line)}</p>' for line in lines)
     return f'<header><div class="over">{escape(over)}</div><h1>{escape(title)}</h1>{mark}</header>{told}'
 
@@ -143,8 +148,12 @@ def _absent(runs: list[RunFolder], folders: list[Path], missing: Mapping[Path, s
 
 
 def _facts_of(runs: list[RunFolder]) -> str:
+    """A list of one run's facts; of several a table, folded."""
     if len(runs) > 1:
-        return ""
+        facts = [_facts(run) for run in runs]
+        names = list(dict.fromkeys(name for fact in facts for name in fact))
+        rows = [[key(colour(i), run.name), *(facts[i].get(name, NONE) for name in names)] for i, run in enumerate(runs)]
+        return f"<details><summary>Facts of each run</summary>{table(['run', *names], rows, 'Facts of each run', 'wide')}</details>"
     cells = "".join(f"<div><dt>{escape(n)}</dt><dd>{v}</dd></div>" for n, v in _facts(runs[0]).items())
     return f'<dl class="facts">{cells}</dl>'
 
