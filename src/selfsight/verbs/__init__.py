@@ -18,6 +18,7 @@ VERBS = {
         "eigenspace RUN [RUN ...]",
         "figures of a predictor's eigenspace (byol, simsiam, directpred, directcopy)",
     ),
+    "figures": ("figures RUN --out DIR", "maps, neighbours, clusters, confusions, spectra as PNG"),
     "check": ("check DATA [--against DATA]", "what is wrong with pictures: broken, odd, copies, leaks, classes"),
     "preview": ("preview DATA", "a picture of pictures and their augmented views"),
     "list": ("list [WHAT]", "methods, encoders, data, recipes, policies, protocols"),
