@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from selfsight import plugins
 from selfsight.errors import WrongUse, perhaps
 from selfsight.methods import METHODS, method_named
 from selfsight.recipes.celeba import CELEBA
@@ -64,12 +65,23 @@ def _named(make: Callable[[], Run[Any]], name: str) -> Run[Any]:
     return replace(make(), recipe=name)
 
 
+def _borrowed(method: str, short: str) -> Run[Any]:
+    """For a method of another package: the recipe of SimCLR, or of MSN where it works on tokens, with its own settings."""
+    cls = METHODS[method]
+    base = _BUILDERS[short]("msn" if cls.tokens else "simclr")
+    views = replace(base.views, views=cls.global_views, locals=base.views.locals if cls.local_views else 0)
+    return replace(base, method=cls.Config(), views=views)
+
+
 _ALL: dict[str, Callable[[], Run[Any]]] = {
-    f"{method}-{short}": partial(make, method) for method in METHODS for short, make in _BUILDERS.items()
+    f"{method}-{short}": partial(make, method) for method in POLICIES_OF for short, make in _BUILDERS.items()
 }
-RECIPES: dict[str, Callable[[], Run[Any]]] = {
-    name: partial(_named, make, name) for name, make in {**_ALL, **_MORE}.items()
-}
+_ALL |= _MORE
+plugins.add("selfsight.recipes", _ALL, lambda _, found: callable(found))
+for _method in METHODS.keys() - POLICIES_OF.keys():
+    for _short in _BUILDERS:
+        _ALL.setdefault(f"{_method}-{_short}", partial(_borrowed, _method, _short))
+RECIPES: dict[str, Callable[[], Run[Any]]] = {name: partial(_named, make, name) for name, make in _ALL.items()}
 
 
 def recipe(method: str, name: str) -> Run[Any]:
