@@ -470,6 +470,8 @@ def test_flags_of_the_user_win() -> None:
     )  # fmt: skip
     run = run_of("--model byol --name DIR -- --epochs 3 --device cpu")
     assert (run.epochs, run.device) == (3, "cpu")
+    with pytest.raises(WrongUse, match="before --"):
+        translated("--model byol --name DIR -- --out OTHER")
     with pytest.raises(WrongUse, match="this command has none"):
         translated("-c configs/byol.yaml -a byol -t linear_eval -l RUN -- --epochs 3")
 
