@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from selfsight import checkpoint, pretraining, recipes
+from selfsight import external, plugins, pretraining, recipes
 from selfsight import run as runs
 from selfsight.embedding import embed as embed
 from selfsight.errors import WrongUse
 from selfsight.evaluation import evaluate as evaluate
+from selfsight.planning import plan as plan
 from selfsight.pretraining import Result
 from selfsight.run import Run
-from selfsight.session import open_for, pick_device, prepare
 
-load = checkpoint.load_encoder
+plugins.settle()
+load = external.load
 resume = pretraining.go_on
 
 
@@ -66,21 +67,6 @@ def pretrain(
         given["encoder"] = encoder
     given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
     return pretraining.start(settings(method, recipe, method_settings=method_settings or {}, **given), module)
-
-
-def plan(run: Run[Any]) -> dict[str, Any]:
-    """The resolved settings of a run, effective learning rate and length, without training."""
-    from selfsight import optim
-
-    device = pick_device(run.device)
-    data = open_for(run, device)
-    run, choices = prepare(run, data, device)
-    assert isinstance(run.batch_size, int)
-    return {
-        "settings": runs.to_dict(run), "choices": choices, "device": str(device), "pictures": len(data.train),
-        "steps": run.steps, "steps_per_epoch": len(data.train) // run.batch_size,
-        "peak_learning_rate": optim.peak_rate(run.optimizer, run.batch_size),
-    }  # fmt: skip
 
 
 def describe(facts: dict[str, Any]) -> str:

@@ -57,11 +57,7 @@ def ridge(
     rows right wins, of equals that of the smaller squared error. O(N D min(N, D)) in float64.
 
     Args:
-        train: (N, D); the computation runs on its device.
-        labels: (N,) int64, 0..K-1.
-        test: (M, D).
-        test_labels: (M,) int64.
-        classes: K; None takes the largest label plus one.
+        train, labels, test, test_labels, classes: see the package.
         strengths: penalties per row to choose from.
 
     Returns:
@@ -71,6 +67,23 @@ def ridge(
     Raises:
         WrongUse: shapes or labels do not fit.
     """
+    (fitted, scores), facts = ridge_scores(train, labels, test, test_labels, classes, strengths)
+    return {
+        **accuracies(fitted, labels.to(fitted.device).long(), scores, test_labels.to(fitted.device).long()),
+        **facts,
+        "protocol": "ridge on one-hot labels, standardised features, strength by exact leave-one-out on train",
+    }
+
+
+def ridge_scores(
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    classes: int | None = None,
+    strengths: tuple[float, ...] = RIDGE_STRENGTHS,
+) -> tuple[tuple[Tensor, Tensor], dict[str, float]]:
+    """What the regression of `ridge` says of each class: scores (N, K) and (M, K) float64, and how its strength was chosen."""
     p = _problem(train, labels, test, test_labels, classes)
     count, grid = len(p.train), torch.tensor(strengths, dtype=torch.float64, device=train.device)
     prior = torch.bincount(p.labels, minlength=p.classes).double() / count  # the intercept: mean of one-hot rows
@@ -90,13 +103,11 @@ def ridge(
             right[i] += (rank_of(wanted - residual, p.labels[rows]) < 1).sum()
     chosen = min(range(len(grid)), key=lambda i: (-float(right[i]), float(error[i])))
     weight = p.axes @ (shrink[chosen][:, None] * product)  # (D, K)
-    scores = [torch.cat([x @ weight + prior for _, x in p.chunks(part)]) for part in (p.train, p.test)]
-    return {
-        **accuracies(scores[0], p.labels, scores[1], p.test_labels),
+    fitted, scores = (torch.cat([x @ weight + prior for _, x in p.chunks(part)]) for part in (p.train, p.test))
+    return (fitted, scores), {
         "validation_top1": float(right[chosen]) / count,
         "validation_error": float(error[chosen]),
         "strength": strengths[chosen],
-        "protocol": "ridge on one-hot labels, standardised features, strength by exact leave-one-out on train",
     }
 
 
@@ -118,11 +129,7 @@ def logistic(
     the Gram matrix's axes, each scaled by its curvature: the penalty does not change, and tens of iterations do.
 
     Args:
-        train: (N, D); the computation runs on its device.
-        labels: (N,) int64, 0..K-1.
-        test: (M, D).
-        test_labels: (M,) int64.
-        classes: K; None takes the largest label plus one.
+        train, labels, test, test_labels, classes: see the package.
         strength: penalty per row; None chooses among powers of ten from 1 to 1e-6.
         seed: of the validation part.
         iterations: most L-BFGS iterations of a fit.
@@ -135,6 +142,47 @@ def logistic(
         WrongUse: shapes or labels do not fit.
     """
     p = _problem(train, labels, test, test_labels, classes)
+    found = _regression(p, strength, seed, iterations)
+    test_scores = torch.cat([_scores((x @ p.axes).float(), found.state) for _, x in p.chunks(p.test)])
+    return {
+        **accuracies(_scores(found.z, found.state), p.labels, test_scores, p.test_labels),
+        "validation_top1": found.top1,
+        "validation_loss": found.loss,
+        "strength": found.strength,
+        "protocol": f"logistic regression, L-BFGS, standardised features, strength {found.how}",
+    }
+
+
+class Affine(NamedTuple):
+    """A fitted linear classifier of raw features: scores are x @ weight + bias."""
+
+    weight: Tensor  #: (D, K) float64
+    bias: Tensor  #: (K,) float64
+
+    def scores(self, x: Tensor) -> Tensor:
+        """(n, D) on any device -> (n, K) float64, on the classifier's."""
+        return x.to(self.weight.device).double() @ self.weight + self.bias
+
+
+def fit_logistic(train: Tensor, labels: Tensor, classes: int, seed: int = 0) -> Affine:
+    """The classifier that `logistic` fits, for features that come later."""
+    p = _problem(train, labels, train[:1], labels[:1], classes)
+    state = _regression(p, None, seed, 200).state
+    weight = p.axes @ state[:-1] / p.scale[:, None]
+    return Affine(weight, state[-1] - p.mean @ weight)
+
+
+class _Regression(NamedTuple):
+    z: Tensor  #: (N, R) float32, the training rows along the axes
+    state: Tensor  #: (R + 1, K) float64, weights over bias
+    strength: float
+    top1: float | None  #: of the parts that chose the strength
+    loss: float | None
+    how: str
+
+
+def _regression(p: _Problem, strength: float | None, seed: int, iterations: int) -> _Regression:
+    """Choose the penalty unless it is given, and fit all rows."""
     z = torch.cat([(x @ p.axes).float() for _, x in p.chunks(p.train)])
     power, start = p.power / len(z), torch.zeros(z.shape[1] + 1, p.classes, dtype=torch.float64, device=z.device)
     parts = folds(len(z), seed, z.device) if strength is None else []
@@ -151,15 +199,8 @@ def logistic(
             break
         chosen, loss, top1 = value, error, right
     state = _fit(z, p.labels, states[0] if parts else start, power, chosen, iterations)
-    test_scores = torch.cat([_scores((x @ p.axes).float(), state) for _, x in p.chunks(p.test)])
     how = "given" if strength is not None else f"by {'5 folds' if len(parts) > 1 else 'a tenth'} of train"
-    return {
-        **accuracies(_scores(z, state), p.labels, test_scores, p.test_labels),
-        "validation_top1": top1 if parts else None,
-        "validation_loss": loss if parts else None,
-        "strength": chosen,
-        "protocol": f"logistic regression, L-BFGS, standardised features, strength {how}",
-    }
+    return _Regression(z, state, chosen, top1 if parts else None, loss if parts else None, how)
 
 
 def folds(count: int, seed: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from selfsight.errors import WrongUse
-from selfsight.report.charts import COLOURS
 from selfsight.report.curves import smooth
+from selfsight.report.palette import COLOURS
 from selfsight.report.read import RunFolder, read_run
 from selfsight.tables import whole_bytes
 

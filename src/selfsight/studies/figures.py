@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfsight.report.charts import COLOURS
+from selfsight.report.palette import COLOURS
 from selfsight.report.read import read_run
 from selfsight.studies.statistics import spread
 from selfsight.tables import whole_bytes
