@@ -164,7 +164,7 @@ def _nearest(bank: Tensor, query: Tensor, k: int, chunk: int) -> Iterator[tuple[
     count, k, device = len(bank), min(k, len(bank)), bank.device
     bank = F.pad(unit_rows(bank), (0, 0, 0, -count % BLOCK))  # whole blocks
     for part in query.split(chunk or max(1, 2**26 // len(bank))):
-        cosines = unit_rows(part.to(device)) @ bank.T
+        cosines = _products(unit_rows(part.to(device)), bank)
         cosines[:, count:] = -torch.inf
         values, rows = _top(cosines, min(k + 1, count))
         if values.shape[1] > k:
@@ -178,6 +178,13 @@ def _nearest(bank: Tensor, query: Tensor, k: int, chunk: int) -> Iterator[tuple[
         rows, by_row = rows.sort(dim=1)  # by row, then stably by cosine
         values, by_value = values.gather(1, by_row).sort(dim=1, descending=True, stable=True)
         yield values, rows.gather(1, by_value)
+
+
+def _products(rows: Tensor, bank: Tensor) -> Tensor:
+    """(m, D), (n, D) -> (m, n) float32. On a CPU by oneDNN, which takes half of BLAS's time on some processors."""
+    if rows.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        return F.linear(rows.to_mkldnn(), bank).to_dense()
+    return rows @ bank.T
 
 
 def _top(table: Tensor, k: int) -> tuple[Tensor, Tensor]:
