@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsight import augment, checkpoint
+from selfsight import augment
+from selfsight import checkpoint as checkpoints
 from selfsight.data import Part, from_objects, open_data
 from selfsight.errors import WrongUse
 from selfsight.evaluate import layers
@@ -48,8 +49,9 @@ class Embedded:
 
 
 def embed(
-    target: str | Path | checkpoint.Encoder, data: Any, out: str | Path | None = None, *, features: str = "encoder",
+    target: str | Path | checkpoints.Encoder, data: Any, out: str | Path | None = None, *, features: str = "encoder",
     image_size: int = 0, device: str = "auto", batch_size: int = 256, data_root: str | None = None,
+    checkpoint: str | None = None,
 ) -> Embedded:  # fmt: skip
     """Features of pictures, and a file of them.
 
@@ -62,6 +64,7 @@ def embed(
         device: where.
         batch_size: pictures at a time.
         data_root: where named sets live.
+        checkpoint: which state of a run folder, as in `evaluate`.
     """
     path = Path(out) if out is not None else None
     if path is not None:
@@ -69,11 +72,14 @@ def embed(
             raise WrongUse(f"--out {str(path)!r}: the ending says the format, one of .npz, .csv, .parquet")
         if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
             raise WrongUse(".parquet needs the package pyarrow: pip install pyarrow, or write .npz or .csv")
-    if isinstance(target, checkpoint.Encoder) and features != "encoder":
+    if isinstance(target, checkpoints.Encoder) and features != "encoder":
         raise WrongUse("an encoder that is loaded has no other layers: give the run folder")
-    net = target if isinstance(target, checkpoint.Encoder) else layers.load(Path(target), features)
+    if isinstance(target, checkpoints.Encoder):
+        net = target
+    else:
+        net = layers.load(checkpoints.chosen(Path(target), checkpoint), features)
     if path is not None:
-        checkpoint.check_out(path)
+        checkpoints.check_out(path)
     size, channels = image_size or int(net.header["image_size"]), net.mean.shape[1]
     classes = None
     if isinstance(data, str | Path):
@@ -107,7 +113,7 @@ def write_features(path: Path, found: Embedded) -> None:
             with part.open("wb") as file:
                 np.savez(file, **arrays)
 
-        checkpoint.atomic(path, write)
+        checkpoints.atomic(path, write)
         return
     columns: dict[str, Any] = {"index": found.index.tolist()}
     if found.paths is not None:
@@ -119,7 +125,7 @@ def write_features(path: Path, found: Embedded) -> None:
         import pyarrow
         import pyarrow.parquet
 
-        checkpoint.atomic(path, lambda part: pyarrow.parquet.write_table(pyarrow.table(columns), part))
+        checkpoints.atomic(path, lambda part: pyarrow.parquet.write_table(pyarrow.table(columns), part))
         return
 
     def write_csv(part: Path) -> None:
@@ -128,4 +134,4 @@ def write_features(path: Path, found: Embedded) -> None:
             writer.writerow(columns)
             writer.writerows(zip(*columns.values()))
 
-    checkpoint.atomic(path, write_csv)
+    checkpoints.atomic(path, write_csv)

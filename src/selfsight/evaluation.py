@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfsight import augment, checkpoint, encoders
+from selfsight import augment, encoders
+from selfsight import checkpoint as checkpoints
 from selfsight import run as runs
 from selfsight.data import DataSet, Part, open_data
 from selfsight.embedding import chunks, say
@@ -77,7 +78,7 @@ def evaluate(
     target: str | Path, *, train: str | None = None, test: str | None = None, protocols: Sequence[str] = ("knn", "linear"),
     features: str = "encoder", standardise: bool = False, settings: dict[str, Any] | None = None,
     out: str | Path | None = None, encoder: str = "resnet18", image_size: int = 0, data_root: str | None = None,
-    device: str = "auto", seed: int = 0, exclude: str | None = None,
+    device: str = "auto", seed: int = 0, exclude: str | None = None, checkpoint: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Numbers on frozen features; each comes with its protocol.
 
@@ -98,6 +99,8 @@ def evaluate(
         device: where features are computed.
         seed: of "random", of hold-out parts, and of what protocols draw.
         exclude: a list of pictures of `train` to leave out, as `check` writes it; default: that of the run.
+        checkpoint: which state of a run: "best", "last" or the number of a step, see `checkpoint.chosen`; None: the
+            finished encoder.
     """
     wanted = measuring.check(protocols, settings or {})
     if seed < 0 or image_size < 0:
@@ -105,6 +108,7 @@ def evaluate(
     if out is not None:
         stored.check_features_out(Path(out))
     target = str(target)
+    source = checkpoints.chosen(Path(target), checkpoint)
     if target.endswith(".npz") or target.split(":")[0] == moons.NAME:
         if train or features != "encoder" or image_size:
             raise WrongUse(f"{target} holds features: leave out --train, --features and --image-size")
@@ -113,6 +117,7 @@ def evaluate(
         alone = not (measuring.needs_train(protocols) or standardise)
         sets, facts = _sets(
             target,
+            source,
             train,
             test,
             protocols,
@@ -133,14 +138,14 @@ def evaluate(
 
 
 def _sets(
-    target: str, train: str | None, test: str | None, protocols: Sequence[str], features: str, encoder: str,
+    target: str, source: Path, train: str | None, test: str | None, protocols: Sequence[str], features: str, encoder: str,
     image_size: int, data_root: str | None, where: torch.device, seed: int, exclude: str | None,
     alone: bool,
 ) -> tuple[stored.Sets, dict[str, Any]]:  # fmt: skip
-    """Features and labels of pictures, and what they are. `alone`: of the test part only."""
-    net: checkpoint.Encoder | None = None
+    """Features and labels of pictures, and what they are. `source`: weights. `alone`: of the test part only."""
+    net: checkpoints.Encoder | None = None
     if target not in ("random", "pixels"):
-        net = layers.load(Path(target), features)
+        net = layers.load(source, features)
         image_size = image_size or int(net.header["image_size"])
     elif features != "encoder":
         raise WrongUse(f"{target!r} has no {features}: leave out --features")
@@ -153,7 +158,7 @@ def _sets(
     if target == "random":
         torch.manual_seed(seed_of(seed, Stream.INIT))
         built = encoders.build(encoder, bank.channels, size)
-        net = checkpoint.Encoder(built, bank.mean, bank.std, {"encoder": encoder}).eval()
+        net = checkpoints.Encoder(built, bank.mean, bank.std, {"encoder": encoder}).eval()
     if net is not None and net.mean.shape[1] != bank.channels:
         raise WrongUse(
             f"{target!r} was trained on {net.mean.shape[1]}-channel pictures, {bank.name} has {bank.channels}"
@@ -179,4 +184,6 @@ def _sets(
         "test": f"{asked.name} ({which}, {len(queries)})", "features": "pixels" if net is None else features,
         "dim": queries.shape[1], "image_size": size,
     }  # fmt: skip
+    if net is not None and "steps" in net.header:
+        facts["steps"] = net.header["steps"]
     return stored.Sets(known, labels[0], queries, labels[1], labels[2], views), facts

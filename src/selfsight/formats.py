@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from selfsight.checkpoint import Encoder, atomic, check_out, load_encoder, save_encoder
+from selfsight.checkpoint import Encoder, atomic, check_out, chosen, load_encoder, save_encoder
 from selfsight.encoders.sobel import OnEdges
 from selfsight.encoders.stems import MadeBy
 from selfsight.errors import WrongUse, perhaps
@@ -18,13 +18,14 @@ FORMATS = {
 }
 
 
-def export(run: str | Path, format: str = "timm", out: str | Path | None = None) -> Path:
+def export(run: str | Path, format: str = "timm", out: str | Path | None = None, checkpoint: str | None = None) -> Path:
     """Write the encoder of a run for other programs, after a check that what was written gives the same features.
 
     Args:
         run: run folder, checkpoint or encoder.safetensors.
         format: a name of FORMATS.
         out: the file; default: RUN/encoder-FORMAT.safetensors.
+        checkpoint: which state of a run folder: "best", "last", or the number of a step (see `checkpoint.chosen`).
 
     Returns:
         The file.
@@ -34,9 +35,9 @@ def export(run: str | Path, format: str = "timm", out: str | Path | None = None)
     """
     if format not in FORMATS:
         raise WrongUse(f"unknown format {format!r}.{perhaps(format, set(FORMATS))}")
-    encoder = load_encoder(Path(run))
+    encoder = load_encoder(chosen(Path(run), checkpoint))
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
-    path = Path(out) if out else folder / f"encoder-{format}.safetensors"
+    path = Path(out) if out else folder / f"encoder-{format}{f'-{checkpoint}' if checkpoint else ''}.safetensors"
     if format == "timm":
         _made_by(encoder)
     check_out(path)

@@ -253,7 +253,9 @@ def _problem(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, c
         raise WrongUse(f"label {most - 1} with classes = {classes}; labels are 0..classes-1")
     device, labels = train.device, labels.to(train.device).long()
     # two passes: the square of a mean would cost the digits of features far from 0
-    mean = sum((part.double().sum(0) for part in train.split(_rows(train))), torch.zeros((), device=device)) / len(train)
+    mean = sum((part.double().sum(0) for part in train.split(_rows(train))), torch.zeros((), device=device)) / len(
+        train
+    )
     spread = sum(((part.double() - mean).square().sum(0) for part in train.split(_rows(train))), torch.zeros_like(mean))
     scale = (spread / len(train)).sqrt()
     scale = torch.where(scale > 1e-7 * mean.abs().clamp(min=1e-20), scale, torch.ones_like(scale))

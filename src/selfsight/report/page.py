@@ -142,7 +142,7 @@ def _facts(run: RunFolder) -> dict[str, str]:
 
 def _knn(run: RunFolder) -> str | None:
     """The final k-NN, else the last one, with the part it was measured on."""
-    found = [entry for name, entry in run.finals if name == "knn"] or [entry for _, entry in run.knn]
+    found = [entry for name, entry in run.finals if name == "knn"] or [entry for _, entry in run.accuracy()]
     return (
         _percent(found[-1]["top1"]) + (f" on {found[-1]['part']}" if found[-1].get("part") else "") if found else None
     )
@@ -150,7 +150,7 @@ def _knn(run: RunFolder) -> str | None:
 
 def _baselines(run: RunFolder) -> str | None:
     """k-NN without training."""
-    parts = ((run.untrained, "untrained"), (run.pixels, "pixels"))
+    parts = ((run.untrained(), "untrained"), (run.pixels, "pixels"))
     return ", ".join(f"{name} {_percent(value)}" for value, name in parts if value is not None) or None
 
 

@@ -17,6 +17,9 @@ class EmbedFlags:
     """Pictures: a data name, folder, file or list."""
     out: str = ""
     """File: .npz, .csv or .parquet."""
+    checkpoint: str | None = None
+    """Which state of a run: best (by its --probe.monitor), last, or the number of a step that --export-every kept;
+    default: the finished encoder."""
     features: str = "encoder"
     """Which layer's, as in `evaluate`."""
     image_size: int = 0
@@ -37,7 +40,7 @@ def main(argv: list[str]) -> int:
 
     found = api.embed(
         words[0], flags.data, flags.out, features=flags.features, image_size=flags.image_size, device=flags.device,
-        data_root=flags.data_root,
+        data_root=flags.data_root, checkpoint=flags.checkpoint,
     )  # fmt: skip
     facts = {
         "out": flags.out,

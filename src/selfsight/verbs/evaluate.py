@@ -19,6 +19,9 @@ class EvaluateFlags:
     """A list of pictures of --train to leave out, as `selfsight check` writes it; default: that of the run."""
     test: str | None = None
     """Labelled pictures to ask; default: the test part of --train, else a hold-out part."""
+    checkpoint: str | None = None
+    """Which state of a run: best (by its --probe.monitor), last, or the number of a step that --export-every kept;
+    default: the finished encoder."""
     protocols: str = "knn,linear"
     """Names with commas, see `selfsight list protocols`."""
     features: str = "encoder"

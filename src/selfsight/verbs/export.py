@@ -14,8 +14,11 @@ class ExportFlags:
 
     format: str = "timm"
     """timm or safetensors."""
+    checkpoint: str | None = None
+    """Which state of a run: best (by its --probe.monitor), last, or the number of a step that --export-every kept;
+    default: the finished encoder."""
     out: str | None = None
-    """The file; default: RUN/encoder-FORMAT.safetensors."""
+    """The file; default: RUN/encoder-FORMAT.safetensors, or encoder-FORMAT-CHECKPOINT."""
 
 
 def main(argv: list[str]) -> int:
@@ -26,6 +29,6 @@ def main(argv: list[str]) -> int:
     words, as_json, flags = words_and_flags(argv, ExportFlags(), "export", "RUN", about)
     from selfsight.formats import export as write
 
-    path = write(words[0], flags.format, flags.out)
+    path = write(words[0], flags.format, flags.out, flags.checkpoint)
     print(json.dumps({"out": str(path), "format": flags.format}) if as_json else f"{path} (read back: same features)")
     return 0
