@@ -72,9 +72,12 @@ def embed(
             raise WrongUse(f"--out {str(path)!r}: the ending says the format, one of .npz, .csv, .parquet")
         if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
             raise WrongUse(".parquet needs the package pyarrow: pip install pyarrow, or write .npz or .csv")
-    if isinstance(target, checkpoints.Encoder) and features != "encoder":
-        raise WrongUse("an encoder that is loaded has no other layers: give the run folder")
     if isinstance(target, checkpoints.Encoder):
+        if features != "encoder" or checkpoint is not None:
+            flag = "--features" if features != "encoder" else "--checkpoint"
+            raise WrongUse(
+                f"an encoder that is loaded has no other layers and states: leave out {flag}, or give the run folder"
+            )
         net = target
     else:
         net = layers.load(checkpoints.chosen(Path(target), checkpoint), features)
