@@ -36,10 +36,12 @@ def curves(run: Path, out: Path | None = None) -> Path:
         raise WrongUse(f"{str(run / 'steps.csv')!r} has no rows; give the folder of a run that made at least one step")
     found = {name: _points(epochs if name in ACCURACIES else steps, name) for name, _ in PANELS}
     shown = [(name, title) for name, title in PANELS if found[name][0]] or [PANELS[0]]
-    figure = Figure(figsize=(4.2 * len(shown), 3.4), dpi=150, layout="constrained")
+    columns = len(shown) if len(shown) <= 4 else 3
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     for i, (name, title) in enumerate(shown):
-        axes = figure.add_subplot(1, len(shown), i + 1)
+        axes = figure.add_subplot(rows, columns, i + 1)
         x, y = found[name]
         crowded = len(x) > 200
         axes.plot(x, y, color="#0b6bcb", alpha=0.3 if crowded else 1, lw=1.4, marker="o" if len(x) < 30 else None, ms=3)
@@ -50,7 +52,7 @@ def curves(run: Path, out: Path | None = None) -> Path:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if name in ACCURACIES:
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{round(100 * value, 2):g}%")
     figure.suptitle(run.resolve().name.replace("$", r"\$"), fontsize=11)
     target = Path(out) if out else run / "figures" / "curves.png"
     target.parent.mkdir(parents=True, exist_ok=True)
