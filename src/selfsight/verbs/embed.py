@@ -37,7 +37,9 @@ def main(argv: list[str]) -> int:
     if not flags.data or not flags.out:
         raise WrongUse("embed needs --data DATA and --out FILE (see `selfsight embed --help`)")
     from selfsight import api
+    from selfsight.session import keep_memory
 
+    keep_memory()
     found = api.embed(
         words[0], flags.data, flags.out, features=flags.features, image_size=flags.image_size, device=flags.device,
         data_root=flags.data_root, checkpoint=flags.checkpoint,
