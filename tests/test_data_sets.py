@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from selfsight import api, cli
-from selfsight.data import DATASETS, DataSet, arrays, open_data, store
+from selfsight.data import DATASETS, DataSet, arrays, content, open_data
 from selfsight.data.spans import Span
 from selfsight.data.synsets import SUBSETS
 from selfsight.data.synsets import imagenet as all_synsets
@@ -416,9 +416,9 @@ def test_missing_classes_are_named(subsets: Path, tmp_path: Path) -> None:
 def test_a_large_set_is_hashed_by_a_sample(subsets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = sorted((subsets / "imagenet" / "train").glob("*/*"))[:20]
     names = [path.name for path in paths]
-    whole = store.content_of_files(names, paths)
-    monkeypatch.setattr(store, "_READ", 7)  # every third is read
-    part = store.content_of_files(names, paths)
+    whole = content.content_of_files(names, paths)
+    monkeypatch.setattr(content, "_READ", 7)  # every third is read
+    part = content.content_of_files(names, paths)
     assert part != whole
     read: list[str] = []
     ends = Span.ends
@@ -428,9 +428,9 @@ def test_a_large_set_is_hashed_by_a_sample(subsets: Path, monkeypatch: pytest.Mo
         return ends(span, most)
 
     monkeypatch.setattr(Span, "ends", noted)
-    assert store.content_of_files(names, paths) == part
+    assert content.content_of_files(names, paths) == part
     assert sorted(read) == [str(path) for path in paths[::3]]
-    assert store.content_of_files(names[1:], paths[1:]) != part
+    assert content.content_of_files(names[1:], paths[1:]) != part
 
 
 # ---- row X07

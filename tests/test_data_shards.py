@@ -22,7 +22,8 @@ from PIL import Image
 
 from selfsight import api, cli
 from selfsight.augment import ViewsConfig, build
-from selfsight.data import DataSet, open_data, shards, spans, store
+from selfsight.data import DataSet, open_data, shards, spans
+from selfsight.data import content as contents
 from selfsight.data.feed import Decoded
 from selfsight.data.part import Part
 from selfsight.data.shards import expand
@@ -275,7 +276,7 @@ def test_processes_scan_like_one(both: Any, tmp_path: Path, monkeypatch: Any) ->
 def test_large_sets_are_hashed_by_samples(both: Any, tmp_path: Path, monkeypatch: Any) -> None:
     pattern, _ = both
     whole = opened(pattern, tmp_path / "home").fingerprint
-    monkeypatch.setattr(store, "_SAMPLED", 100)
+    monkeypatch.setattr(contents, "_SAMPLED", 100)
     some = opened(pattern, tmp_path / "home").fingerprint
     assert some != whole
     assert opened(pattern, tmp_path / "home").fingerprint == some

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from selfsight.data import synthetic
 from selfsight.data.archives import read_mat
+from selfsight.data.content import content_of_files
 from selfsight.data.files import Pictures, Request, Source, to_pixels
-from selfsight.data.store import cached, content_of_files, fits_on_disk
+from selfsight.data.store import cached, fits_on_disk
 from selfsight.errors import WrongUse
 
 NO_LABEL = -1  #: the class number of a picture without a label in a part where others have one

@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 
 from selfsight.data import decode, exclusion
-from selfsight.data.feed import cores
 from selfsight.data.files import Pictures
 from selfsight.data.objects import with_channels
+from selfsight.data.processes import cores
 from selfsight.data.spans import Span, Spans, is_remote
 from selfsight.doctor import near
 from selfsight.doctor.kinds import BIT, BROKEN, Limits
