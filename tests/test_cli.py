@@ -30,6 +30,7 @@ from selfsight.catalogue import _LISTS
 from selfsight.checkpoint import load as load_checkpoint
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
+from selfsight.verbs.pretrain import settings
 
 pytestmark = pytest.mark.xdist_group("cli")
 
@@ -522,7 +523,7 @@ def others(flag: str, value: Any, hint: Any) -> list[list[str]]:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_flag_changes_the_settings(method: str) -> None:
     """Row T16: each flag alone changes its setting, and no other."""
-    base = cli.settings([method, "--recipe", "tiny"])
+    base = settings([method, "--recipe", "tiny"])
     plain, hints = runs.to_dict(base), typing.get_type_hints(type(base.method))
     for flag, value in flags_of(base).items():
         if flag == "recipe":  # it chooses the defaults, see test_no_flag_means_the_recipe_of_the_data
@@ -530,7 +531,7 @@ def test_every_flag_changes_the_settings(method: str) -> None:
         hint = hints.get(flag.removeprefix("method.").replace("-", "_")) if flag.startswith("method.") else None
         for words in others(flag, value, hint):
             try:
-                changed = runs.to_dict(cli.settings([method, "--recipe", "tiny", *words]))
+                changed = runs.to_dict(settings([method, "--recipe", "tiny", *words]))
             except WrongUse:
                 continue
             if changed != plain:
@@ -540,7 +541,7 @@ def test_every_flag_changes_the_settings(method: str) -> None:
             continue
         assert different(plain, changed) == [flag.replace("-", "_")], words
         if len(words) == 2:
-            assert runs.to_dict(cli.settings([method, "--recipe", "tiny", f"{words[0]}={words[1]}"])) == changed
+            assert runs.to_dict(settings([method, "--recipe", "tiny", f"{words[0]}={words[1]}"])) == changed
 
 
 def different(a: dict[str, Any], b: dict[str, Any], where: str = "") -> list[str]:
@@ -555,23 +556,23 @@ def different(a: dict[str, Any], b: dict[str, Any], where: str = "") -> list[str
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_flag_means_the_recipe_of_the_data(method: str) -> None:
-    assert cli.settings([method]).recipe == f"{method}-shapes"
-    assert cli.settings([method, "--data", "photos"]).recipe == f"{method}-any"
-    assert cli.settings([method, "--data=photos"]).data == "photos"
-    assert cli.settings([method, "--data", "cifar10", "--device", "cpu"]).recipe == f"{method}-cifar10-cpu"
-    assert cli.settings([method, "--data", "cifar10", "--device", "cuda"]).recipe == f"{method}-cifar10-200"
-    assert cli.settings(["--recipe", f"{method}-tiny"]).method_name == method
+    assert settings([method]).recipe == f"{method}-shapes"
+    assert settings([method, "--data", "photos"]).recipe == f"{method}-any"
+    assert settings([method, "--data=photos"]).data == "photos"
+    assert settings([method, "--data", "cifar10", "--device", "cpu"]).recipe == f"{method}-cifar10-cpu"
+    assert settings([method, "--data", "cifar10", "--device", "cuda"]).recipe == f"{method}-cifar10-200"
+    assert settings(["--recipe", f"{method}-tiny"]).method_name == method
 
 
 def test_config_files(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("method: {name: byol, momentum: 0.5}\nrecipe: tiny\noptimizer:\n  lr: 1e-2\nout: somewhere\n")
-    run = cli.settings(["--config", str(file), "--epochs", "9"])
+    run = settings(["--config", str(file), "--epochs", "9"])
     assert (run.method_name, run.method.momentum, run.optimizer.lr, run.epochs) == ("byol", 0.5, 0.01, 9)
     assert run.out is None  # a second run from the same file gets its own folder
     assert run.data == "shapes:16:640"  # of the recipe that the file names
-    file.write_text(runs.to_yaml(cli.settings(["byol", "--recipe", "tiny", "--max-minutes", "1"]), {"steps": "fixed"}))
-    assert cli.settings(["--config", str(file)]).max_minutes == 0  # in a run.yaml the minutes have become steps
+    file.write_text(runs.to_yaml(settings(["byol", "--recipe", "tiny", "--max-minutes", "1"]), {"steps": "fixed"}))
+    assert settings(["--config", str(file)]).max_minutes == 0  # in a run.yaml the minutes have become steps
 
 
 # ---------------------------------------------------------------------------------------------- interruption

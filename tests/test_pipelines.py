@@ -18,6 +18,7 @@ from selfsight.augment.plan import DRAWS
 from selfsight.augment.steps import Blur, Crop, Cutout, Flip, Gray, Jitter, Normalise, Rotate, Shift, Solarise
 from selfsight.errors import WrongUse
 from selfsight.rng import Stream, generator
+from selfsight.verbs.pretrain import settings
 from test_randaugment import MEAN, STD, as_bytes, one_by_one, photos
 
 torch.set_num_threads(1)
@@ -216,19 +217,18 @@ def test_every_way_to_give_one(tmp_path, capsys):
     file = tmp_path / "my.yaml"
     file.write_text(yaml.safe_dump(PLAIN))
     want, base = Pipeline.parse(PLAIN), ["simclr", "--recipe", "tiny"]
-    assert cli.settings([*base, "--views.pipeline", str(file)]).views.pipeline == want
+    assert settings([*base, "--views.pipeline", str(file)]).views.pipeline == want
     assert (
-        cli.settings([*base, f"--views.pipeline={yaml.safe_dump(PLAIN, default_flow_style=True)}"]).views.pipeline
-        == want
+        settings([*base, f"--views.pipeline={yaml.safe_dump(PLAIN, default_flow_style=True)}"]).views.pipeline == want
     )
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump({"method": "simclr", "recipe": "tiny", "views": {"pipeline": PLAIN}}))
-    assert cli.settings(["--config", str(config)]).views.pipeline == want
+    assert settings(["--config", str(config)]).views.pipeline == want
     config.write_text(yaml.safe_dump({"method": "simclr", "recipe": "tiny", "views": {"pipeline": str(file)}}))
-    assert cli.settings(["--config", str(config)]).views.pipeline == want
-    other = cli.settings(["--config", str(config), "--views.pipeline", "[flip]"])
+    assert settings(["--config", str(config)]).views.pipeline == want
+    other = settings(["--config", str(config), "--views.pipeline", "[flip]"])
     assert other.views.pipeline == Pipeline.parse(["flip"])
-    assert cli.settings(["--config", str(config), "--views.pipeline", "None"]).views.pipeline is None
+    assert settings(["--config", str(config), "--views.pipeline", "None"]).views.pipeline is None
     assert runs.from_dict(yaml.safe_load(runs.to_yaml(other))) == other
     for given, said in (("no.yaml", "no file"), ("[", "not valid YAML"), ("[flop]", "'flip'")):
         assert cli.run(["pretrain", *base, "--views.pipeline", given]) == 2
@@ -253,7 +253,7 @@ def test_a_run_goes_on_without_the_file(tmp_path):
         "--quiet",
     ]
     words += ["--views.blur", "0.5"]
-    run = replace(cli.settings([*words, "--log-every", "1", "--checkpoint-every", "3", "--device", "cpu"]), threads=1)
+    run = replace(settings([*words, "--log-every", "1", "--checkpoint-every", "3", "--device", "cpu"]), threads=1)
     whole = pretraining.start(replace(run, out=str(tmp_path / "whole")))
     assert whole.code == 0
     kept = yaml.safe_load((tmp_path / "whole" / "run.yaml").read_text())["views"]["pipeline"]

@@ -148,7 +148,7 @@ class Encoder(nn.Module):
 
     def embed(self, images: Any, batch_size: int = 256) -> Any:
         """Features of a folder, a list of paths, PIL images or uint8 arrays: numpy (N, D) float32."""
-        from selfsight.api import embed  # the data side is only needed here
+        from selfsight.embedding import embed  # the data side is only needed here
 
         return embed(self, images, batch_size=batch_size).features
 

@@ -17,6 +17,7 @@ from torch import nn
 from selfsight import checkpoint, distributed, recipes, sinks
 from selfsight import run as runs
 from selfsight.errors import WrongUse
+from selfsight.pacing import steps_that_fit
 from selfsight.run import Run
 from selfsight.session import (
     Session,
@@ -30,7 +31,6 @@ from selfsight.session import (
     provenance,
     set_up,
     signals,
-    steps_that_fit,
 )
 from selfsight.track import Tracker
 from selfsight.watch import Watch, save_pictures, write_report

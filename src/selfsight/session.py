@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import dataclasses
 import json
-import math
 import os
 import platform
 import re
@@ -30,7 +28,7 @@ from selfsight.core import Method
 from selfsight.data import DataSet, open_data
 from selfsight.errors import WrongUse, perhaps
 from selfsight.run import ProbeConfig, Run
-from selfsight.train import Pictures, build, steps
+from selfsight.train import Pictures, build
 
 
 def pick_device(name: str) -> torch.device:
@@ -293,51 +291,6 @@ class Session:
         checkpoint.load_optimizer(self.optimizer, saved.optimizer)
         self.done, self.seconds, self.best = saved.step, saved.extra["seconds"], saved.extra["best"]
         self.baselines = json.loads(saved.extra["baselines"])
-
-
-def steps_that_fit(session: Session, minutes: float, started: float) -> tuple[int, str]:
-    """How many steps fit into the minutes: some are timed, from a state that is put back afterwards.
-
-    The first step of an epoch may cost more (clustering), and probes cost too: both are counted.
-
-    Args:
-        session: at step 0.
-        minutes: for everything since `started`.
-        started: `time.perf_counter()` when the program began its work.
-
-    Returns:
-        Steps (the same on every process), and what was measured.
-    """
-    kept = copy.deepcopy(session.method.state_dict())
-    laps: list[float] = []
-    for count in (2, 6):  # the first pass builds kernels and fills caches
-        laps, lap = [], time.perf_counter()
-        long = dataclasses.replace(session.run, steps=max(session.run.steps, 8))
-        for _ in steps(session.method, session.optimizer, session.train, long, 0, count):
-            if session.device.type == "cuda":
-                torch.cuda.synchronize(session.device)
-            laps.append(time.perf_counter() - lap)
-            lap = time.perf_counter()
-    session.method.load_state_dict(kept)
-    session.optimizer = optim.build(session.run.optimizer, session.method, int(session.run.batch_size))
-    lap = time.perf_counter()
-    if session.run.probe.every != -1:
-        session.ask()
-    look = time.perf_counter() - lap
-    one = sorted(laps[1:])[len(laps) // 2]
-    more = max(0.0, laps[0] - one)
-    left = 0.95 * (60 * minutes - (time.perf_counter() - started))
-
-    def fits(n: int) -> bool:
-        looks = len(due(session.run.probe, n, session.per_epoch)) + 3  # and the last one takes every picture
-        return n * one + math.ceil(n / session.per_epoch) * more + looks * look <= left
-
-    low, high = 1, max(1, int(left / one))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    said = f"{one:.3f} s a step, {look:.1f} s a probe measured"
-    return int(distributed.broadcast_object(low)), said
 
 
 def due(probing: ProbeConfig, total: int, per_epoch: int) -> set[int]:

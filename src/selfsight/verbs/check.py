@@ -6,6 +6,7 @@ from pathlib import Path
 
 from selfsight.doctor.kinds import Limits
 from selfsight.doctor.run import Policy, check, verdict
+from selfsight.verbs.common import words_and_flags
 
 ABOUT = """What is wrong with a set of pictures: files that cannot be read, odd formats and sizes, copies, look-alikes,
 pictures that training and test share, unbalanced classes.
@@ -33,13 +34,14 @@ class CheckFlags(Limits):
     """Allow the download of a named set that is missing."""
 
 
-def check_verb(data: str, as_json: bool, flags: CheckFlags) -> int:
-    """Run `check`; its exit code."""
+def main(argv: list[str]) -> int:
+    """Run the verb; its exit code."""
+    words, as_json, flags = words_and_flags(argv, CheckFlags(), "check", "DATA", ABOUT)
     from selfsight.doctor import show
 
     limits = Limits(**{f.name: getattr(flags, f.name) for f in fields(Limits)})
     found = check(
-        data, flags.against, limits=limits, root=flags.data_root, download=flags.download, html=flags.html,
+        words[0], flags.against, limits=limits, root=flags.data_root, download=flags.download, html=flags.html,
         exclude=flags.exclude,
     )  # fmt: skip
     if as_json:
