@@ -111,8 +111,8 @@ def _header(runs: list[RunFolder]) -> str:
             if names
         ]
         lines += [" ".join(told)] if told else []
-    told = "".join(f'<p class="lead">{escape(line)}</p>' for line in lines)
-    return f'<header><div class="over">{escape(over)}</div><h1>{escape(title)}</h1>{mark}</header>{told}'
+    leads = "".join(f'<p class="lead">{escape(line)}</p>' for line in lines)
+    return f'<header><div class="over">{escape(over)}</div><h1>{escape(title)}</h1>{mark}</header>{leads}'
 
 
 def _comparison(runs: list[RunFolder]) -> list[tuple[str, str]]:
