@@ -42,13 +42,13 @@ def read(path: Path, test: Path | None = None) -> tuple[Sets, dict[str, Any]]:
     Raises:
         WrongUse: no such file, not a file of arrays, arrays that are missing or do not fit each other.
     """
-    arrays = _arrays(path)
+    arrays = arrays_of(path)
     if test is None:
-        parts = [_part(arrays, path, "train_"), _part(arrays, path, "test_")]
-        names = [_names(arrays)] * 2
+        parts = [part_of(arrays, path, "train_"), part_of(arrays, path, "test_")]
+        names = [names_of(arrays)] * 2
     else:
-        asked = _arrays(test)
-        parts, names = [_part(arrays, path, ""), _part(asked, test, "")], [_names(arrays), _names(asked)]
+        asked = arrays_of(test)
+        parts, names = [part_of(arrays, path, ""), part_of(asked, test, "")], [names_of(arrays), names_of(asked)]
     (train, labels), (rows, wanted) = parts
     if train.shape[1] != rows.shape[1]:
         raise WrongUse(
@@ -126,7 +126,7 @@ def labels_beside(path: Path) -> list[Path]:
     return found
 
 
-def _arrays(path: Path) -> dict[str, Any]:
+def arrays_of(path: Path) -> dict[str, Any]:
     """Name -> array: of an .npz its own; of the other files `features`, and perhaps `labels` and `classes`."""
     if not path.is_file():
         raise WrongUse(
@@ -148,7 +148,7 @@ def _arrays(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _part(arrays: dict[str, Any], path: Path, prefix: str) -> tuple[Tensor, Tensor | None]:
+def part_of(arrays: dict[str, Any], path: Path, prefix: str) -> tuple[Tensor, Tensor | None]:
     """Features (n, D) and labels (n,) or None."""
     name = prefix + "features"
     if name not in arrays:
@@ -167,5 +167,6 @@ def _part(arrays: dict[str, Any], path: Path, prefix: str) -> tuple[Tensor, Tens
     return x, torch.from_numpy(labels.astype(np.int64))
 
 
-def _names(arrays: dict[str, Any]) -> list[str] | None:
+def names_of(arrays: dict[str, Any]) -> list[str] | None:
+    """Class names, if the file has them."""
     return [str(name) for name in arrays["classes"]] if "classes" in arrays else None

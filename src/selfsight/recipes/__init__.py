@@ -16,9 +16,12 @@ from typing import Any
 from selfsight import plugins
 from selfsight.errors import WrongUse, perhaps
 from selfsight.methods import METHODS, method_named
+from selfsight.recipes.celeba import CELEBA
 from selfsight.recipes.cifar10 import cifar10, dcl, emp_short, moco_demo
 from selfsight.recipes.common import POLICIES_OF as POLICIES_OF
+from selfsight.recipes.eleven import ELEVEN
 from selfsight.recipes.imagenet import cpc_v1, dino_long, dino_resnet, imagenet, moco_v1, simclr_v2, swav_small_batch
+from selfsight.recipes.lars_sqrt import LARS_SQRT
 from selfsight.recipes.resolving import fit_warmup as fit_warmup
 from selfsight.recipes.resolving import follow_pictures as follow_pictures
 from selfsight.recipes.resolving import resolve as resolve
@@ -50,6 +53,9 @@ _MORE: dict[str, Callable[[], Run[Any]]] = {
     "swav-imagenet-batch256": swav_small_batch,
     "dino-imagenet-800": dino_long,
     "dino-imagenet-resnet50": dino_resnet,
+    **CELEBA,
+    **ELEVEN,
+    **LARS_SQRT,
     **SIAMESE,
     **SEER,
 }
