@@ -104,7 +104,7 @@ def test_a_sample_is_the_same_every_time():
     ("every", "want"), [(-1, set()), (0, {10, 20, 30, 40}), (2, {20, 40}), (0.5, {*range(5, 41, 5)}), (3, {30, 40})]
 )
 def test_when_probes_are_due(every, want):
-    assert due(ProbeConfig(every=every), 40, 10) == want
+    assert due(every, 40, 10) == want
 
 
 def test_a_run_without_probe_completes(tmp_path):

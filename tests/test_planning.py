@@ -54,7 +54,7 @@ def test_shards_are_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_time_of_a_run_is_that_of_its_parts() -> None:
     one, pace = session(), pacing.Pace(step=2.0, epoch_start=10.0, look=100.0)
     for count in (1, one.per_epoch, 3 * one.per_epoch + 1):
-        looks = len(due(one.run.probe, count, one.per_epoch)) + 3
+        looks = len(due(one.run.probe.every, count, one.per_epoch)) + 3
         assert pace.seconds(one, count) == 2 * count + 10 * math.ceil(count / one.per_epoch) + 100 * looks
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from selfsight import checkpoint, pretraining, recipes
+from selfsight import external, plugins, pretraining, recipes
 from selfsight import run as runs
 from selfsight.embedding import embed as embed
 from selfsight.errors import WrongUse
@@ -18,7 +18,8 @@ from selfsight.planning import plan as plan
 from selfsight.pretraining import Result
 from selfsight.run import Run
 
-load = checkpoint.load_encoder
+plugins.settle()
+load = external.load
 resume = pretraining.go_on
 
 

@@ -50,7 +50,7 @@ def _protocols() -> dict[str, str]:
 def _formats() -> dict[str, str]:
     from selfsight.formats import FORMATS
 
-    return FORMATS
+    return {name: entry.about for name, entry in FORMATS.items()}
 
 
 _LISTS: dict[str, Callable[[], dict[str, str]]] = {

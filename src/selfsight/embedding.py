@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import importlib.util
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from selfsight import checkpoint
 from selfsight.data import from_objects, open_data
 from selfsight.errors import WrongUse
-from selfsight.evaluate import layers
+from selfsight.evaluate import columns, layers, stored
 from selfsight.evaluate.features import Mirrored, chunks, extract
 from selfsight.session import pick_device
 
@@ -44,7 +43,8 @@ def embed(
     Args:
         target: run folder, checkpoint, encoder.safetensors, or what `load` returned.
         data: a data name, folder or file; or a list of paths, PIL images, or uint8 arrays.
-        out: .npz (arrays features, labels, paths, index), .csv or .parquet (one row a picture); None: no file.
+        out: .npz (arrays features, labels, paths, index, classes), .npy (features; labels in NAME_labels.npy), .csv or
+            .parquet (one row a picture); None: no file.
         features: which layer's, see `evaluate`.
         image_size: side in pixels; 0: the run's.
         device: where.
@@ -54,15 +54,16 @@ def embed(
     """
     path = Path(out) if out is not None else None
     if path is not None:
-        if path.suffix not in (".npz", ".csv", ".parquet"):
-            raise WrongUse(f"--out {str(path)!r}: the ending says the format, one of .npz, .csv, .parquet")
-        if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-            raise WrongUse(".parquet needs the package pyarrow: pip install pyarrow, or write .npz or .csv")
+        if path.suffix not in stored.ENDINGS:
+            raise WrongUse(f"--out {str(path)!r}: the ending says the format, one of {', '.join(stored.ENDINGS)}")
+        columns.check(path)
     if isinstance(target, checkpoint.Encoder) and features != "encoder":
         raise WrongUse("an encoder that is loaded has no other layers: give the run folder")
     net = target if isinstance(target, checkpoint.Encoder) else layers.load(Path(target), features)
     if path is not None:
         checkpoint.check_out(path)
+        if path.suffix == ".npy":
+            checkpoint.check_out(stored.labels_beside(path)[0])
     size, channels = image_size or int(net.header["image_size"]), net.mean.shape[1]
     classes = None
     if isinstance(data, str | Path):
@@ -100,23 +101,16 @@ def write_features(path: Path, found: Embedded) -> None:
 
         checkpoint.atomic(path, write)
         return
-    columns: dict[str, Any] = {"index": found.index.tolist()}
-    if found.paths is not None:
-        columns["path"] = found.paths
-    if found.labels is not None:
-        columns["label"] = found.labels.tolist()
-    columns |= {f"f{i}": found.features[:, i].tolist() for i in range(found.features.shape[1])}
-    if path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        checkpoint.atomic(path, lambda part: pyarrow.parquet.write_table(pyarrow.table(columns), part))
+    if path.suffix == ".npy":
+        files = [(path, found.features)]
+        if found.labels is not None:
+            files.append((stored.labels_beside(path)[0], found.labels))
+        for place, array in files:
+            checkpoint.atomic(place, functools.partial(_save, array))
         return
+    columns.write(path, found.features, found.index, found.paths, found.labels, found.classes)
 
-    def write_csv(part: Path) -> None:
-        with part.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values()))
 
-    checkpoint.atomic(path, write_csv)
+def _save(array: np.ndarray, part: Path) -> None:
+    with part.open("wb") as file:
+        np.save(file, array)

@@ -38,6 +38,8 @@ class _Question:
     device: torch.device
     flip: bool
     alone: bool  #: no protocol learns from a training part
+    held_out: bool  #: ask the hold-out part, also where there is a test part
+    net: checkpoint.Encoder | None  #: the target, if it is loaded already
 
 
 class _Data(NamedTuple):
@@ -53,13 +55,13 @@ class _Data(NamedTuple):
 
 def _data_of(question: _Question) -> _Data:
     q, place = question, Path(question.data_root).expanduser() if question.data_root else None
-    if q.train is None:
-        path = Path(q.target) / "run.yaml"
-        if not path.is_file():
-            raise WrongUse(f"say what to evaluate {q.target!r} on: --train DATA --test DATA")
+    path = Path(q.train or q.target) / "run.yaml"
+    if path.is_file():
         run = runs.load(path)
         run = dataclasses.replace(run, data_root=q.data_root or run.data_root, exclude=q.exclude or run.exclude)
         bank = open_for(run, torch.device("cpu"), say)
+    elif q.train is None:
+        raise WrongUse(f"say what to evaluate {q.target!r} on: --train DATA --test DATA")
     else:
         bank = open_data(
             q.train, root=place, image_size=q.image_size, holdout=0 if q.test else None, exclude=q.exclude, seed=q.seed,
@@ -70,11 +72,12 @@ def _data_of(question: _Question) -> _Data:
             q.test, root=place, image_size=q.image_size, holdout=0, seed=q.seed, channels=bank.channels, log=say
         )
         return _Data(bank, bank.train, "train", asked, asked.train, "test")
-    if bank.test is not None and (q.alone or not bank.disjoint):
+    if bank.test is not None and (q.alone or not bank.disjoint) and not q.held_out:
         return _Data(bank, bank.train, "train", bank, bank.test, "test")
     if bank.holdout is not None:
         return _Data(bank, bank.train, "train", bank, bank.holdout, "holdout")
-    raise WrongUse(f"{bank.name} has no test and no hold-out part with its classes: give --test DATA")
+    lacks = "hold-out" if q.held_out else "test and no hold-out"
+    raise WrongUse(f"{bank.name} has no {lacks} part with its classes: give --test DATA")
 
 
 def _labels(data: _Data) -> tuple[Tensor, Tensor, list[str]]:
@@ -96,17 +99,18 @@ def _labels(data: _Data) -> tuple[Tensor, Tensor, list[str]]:
 
 
 def evaluate(
-    target: str | Path, *, train: str | None = None, test: str | None = None, protocols: Sequence[str] = ("knn", "linear"),
+    target: str | Path | checkpoint.Encoder, *, train: str | None = None, test: str | None = None,
+    protocols: Sequence[str] = ("knn", "linear"),
     features: str = "encoder", standardise: bool = False, settings: dict[str, Any] | None = None,
     out: str | Path | None = None, encoder: str = "resnet18", image_size: int = 0, data_root: str | None = None,
-    device: str = "auto", seed: int = 0, exclude: str | None = None, flip: bool = False,
+    device: str = "auto", seed: int = 0, exclude: str | None = None, flip: bool = False, held_out: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Numbers on an encoder: of its frozen features, or of protocols that train on it; each comes with its protocol.
 
     Args:
         target: run folder, checkpoint, encoder.safetensors, the baselines "random" (an untrained `encoder`) and
-            "pixels", or features: a file (see `evaluate.stored.read`) or "two-moons".
-        train: labelled pictures that the classifiers learn from; default: those of the run.
+            "pixels", or features: a file (see `evaluate.stored.read`) or "two-moons"; or what `load` returned.
+        train: labelled pictures that the classifiers learn from, or a run folder: its pictures; default: those of the run.
         test: labelled pictures that are asked; default: the test part of `train`, else a hold-out part. Of a file of
             features: another one.
         protocols: names of PROTOCOLS, which share the features of one pass, and of PICTURES.
@@ -121,20 +125,26 @@ def evaluate(
         seed: of "random", of hold-out parts, and of what protocols draw.
         exclude: a list of pictures of `train` to leave out, as `check` writes it; default: that of the run.
         flip: features are the mean of a picture's and of its mirror image's.
+        held_out: ask the hold-out part of `train`, also where there is a test part; to choose settings by.
     """
     wanted = measuring.check(protocols, settings or {})
+    if held_out and test is not None:
+        raise WrongUse("--held-out and --test contradict each other: leave out one of them")
     if seed < 0 or image_size < 0:
         raise WrongUse(f"--seed {seed}, --image-size {image_size}: neither may be negative")
     if out is not None:
         stored.check_features_out(Path(out))
-    target, seen = str(target), sorted({*protocols} & PICTURES.keys())
+    net = target if isinstance(target, checkpoint.Encoder) else None
+    target = str(target.header["encoder"] if isinstance(target, checkpoint.Encoder) else target)
+    seen = sorted({*protocols} & PICTURES.keys())
     sets: stored.Sets | None
     subject: Subject | None
     if standardise and seen:
         raise WrongUse(f"--standardise is for features, and {seen[0]} sees pictures: ask for it without")
-    if target.endswith(".npz") or target.split(":")[0] == moons.NAME:
-        if train or features != "encoder" or image_size or flip:
-            raise WrongUse(f"{target} holds features: leave out --train, --features, --image-size and --flip")
+    if net is None and (stored.is_features(target) or target.split(":")[0] == moons.NAME):
+        if train or features != "encoder" or image_size or flip or held_out or exclude:
+            flags = "--train, --held-out, --exclude, --features, --image-size and --flip"
+            raise WrongUse(f"{target} holds features: leave out {flags}")
         sets, facts = measuring.of_features(target, test)
         subject = None
     else:
@@ -152,6 +162,8 @@ def evaluate(
             pick_device(device),
             flip,
             alone,
+            held_out,
+            net,
         )
         subject, facts = _subject(question)
         sets = subject.sets if measuring.needs_features(protocols) or out is not None else None
@@ -167,9 +179,12 @@ def evaluate(
 def _subject(question: _Question) -> tuple[Subject, dict[str, Any]]:
     """What is evaluated on what, and that in words."""
     q = question
-    net: checkpoint.Encoder | None = None
-    if q.target not in ("random", "pixels"):
+    net = q.net
+    if net is not None and q.features != "encoder":
+        raise WrongUse(f"{q.target} is an encoder alone and has no {q.features}: leave out --features")
+    if net is None and q.target not in ("random", "pixels"):
         net = layers.load(Path(q.target), q.features)
+    if net is not None:
         q = dataclasses.replace(q, image_size=q.image_size or int(net.header["image_size"]))
     elif q.features != "encoder":
         raise WrongUse(f"{q.target!r} has no {q.features}: leave out --features")
@@ -177,7 +192,7 @@ def _subject(question: _Question) -> tuple[Subject, dict[str, Any]]:
         q = dataclasses.replace(q, train="shapes")
     data = _data_of(q)
     size, channels = q.image_size or data.bank.image_size, data.bank.channels
-    if q.target == "random":
+    if net is None and q.target == "random":
         torch.manual_seed(seed_of(q.seed, Stream.INIT))
         built = encoders.build(q.encoder, channels, size)
         net = checkpoint.Encoder(built, data.bank.mean, data.bank.std, {"encoder": q.encoder}).eval()
@@ -201,6 +216,8 @@ def _subject(question: _Question) -> tuple[Subject, dict[str, Any]]:
         "test": f"{data.queries.name} ({data.asked_name}, {len(data.asked)})",
         "features": "pixels" if net is None else q.features, "dim": subject.dim, "image_size": size, "flip": q.flip,
     }  # fmt: skip
+    if net is not None and "weights" in net.header:  # of another program: which network, and what was found in its file
+        facts |= {"encoder": net.header["encoder"], "weights": net.header["weights"]}
     return subject, facts
 
 

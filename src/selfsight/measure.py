@@ -94,6 +94,19 @@ def monitors(method: Method, pictures: Pictures, probe: ProbeConfig, seed: int) 
     return {name: float(value) for name, value in found.items()}
 
 
+def study(method: Method, train: Pictures, probe: ProbeConfig, seed: int) -> dict[str, Any]:
+    """What the method lets be studied (`Method.study`), as arrays: of as many training pictures as the monitors look at.
+
+    The same pictures and views at every time of a run. No random number generator moves, and no state of the method.
+    """
+    rows = sample(len(train), probe.samples, seed, 9)
+    some = Pictures(train.part.subset(rows), train.image_size, train.channels, train.device, train.classes)
+    some.views, some.tiles = train.views, train.tiles
+    with torch.random.fork_rng([train.device] if train.device.type == "cuda" else []):  # dropout in train mode
+        found = method.study(some, generator(seed, Stream.PROBE, 10))
+    return {name: x.detach().cpu().numpy() for name, x in found.items()}
+
+
 def held_out(method: Method, held: Pictures, run: Run[Any], step: Step) -> dict[str, float]:
     """Loss and logs of a batch of held-out pictures, augmented, the same ones at every time of a run; label-free.
 

@@ -27,7 +27,7 @@ class Pace(NamedTuple):
 
     def seconds(self, session: Session, count: int) -> float:
         """Of a run of `count` steps. The last probe, which takes every picture, counts like three more."""
-        looks = len(due(session.run.probe, count, session.per_epoch)) + 3
+        looks = len(due(session.run.probe.every, count, session.per_epoch)) + 3
         return count * self.step + math.ceil(count / session.per_epoch) * self.epoch_start + looks * self.look
 
 

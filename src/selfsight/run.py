@@ -41,12 +41,18 @@ class ProbeConfig:
     """Held-out pictures asked while training; the final measurement takes all. 0: all."""
     samples: int = 1024
     """Pictures that the health monitors look at."""
+    study_every: float = 0
+    """Epochs between two records in study/ of what a method lets be studied, such as the eigenspace of the siamese family;
+    0: with every measurement; -1: off."""
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.temperature <= 0:
             raise WrongUse("probe.k must be at least 1 and probe.temperature above 0 (20 and 0.07 are usual)")
-        if min(self.bank, self.queries) < 0 or self.samples < 2 or (self.every < 0 and self.every != -1):
-            raise WrongUse("probe.bank, queries must not be negative, samples at least 2, every >= 0 (or -1: off)")
+        wrong = any(gap < 0 and gap != -1 for gap in (self.every, self.study_every))
+        if min(self.bank, self.queries) < 0 or self.samples < 2 or wrong:
+            raise WrongUse(
+                "probe.bank, queries must not be negative, samples at least 2, every and study_every >= 0 (or -1: off)"
+            )
 
 
 @dataclass(frozen=True)

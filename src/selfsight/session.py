@@ -27,7 +27,7 @@ from selfsight._version import __version__
 from selfsight.core import Method
 from selfsight.data import DataSet, open_data
 from selfsight.errors import WrongUse, perhaps
-from selfsight.run import ProbeConfig, Run
+from selfsight.run import Run
 from selfsight.train import Pictures, build
 
 
@@ -293,9 +293,12 @@ class Session:
         self.baselines = json.loads(saved.extra["baselines"])
 
 
-def due(probing: ProbeConfig, total: int, per_epoch: int) -> set[int]:
-    """Steps after which the probe measures; the last one is always among them unless the probe is off."""
-    if probing.every == -1:
+def due(every: float, total: int, per_epoch: int) -> set[int]:
+    """Steps after which something is due that comes every so many epochs, as `ProbeConfig.every` says; the last one always.
+
+    0: about ten times in the run, at least an epoch apart; -1: never.
+    """
+    if every == -1:
         return set()
-    gap = max(1, round((probing.every or max(1.0, total / per_epoch / 10)) * per_epoch))
+    gap = max(1, round((every or max(1.0, total / per_epoch / 10)) * per_epoch))
     return {*range(gap, total, gap), total}

@@ -29,22 +29,23 @@ class Watch:
 
     def __init__(self, session: Session, tracker: Tracker, folder: Path, text: str) -> None:
         self.session, self.tracker, self.folder, self.text = session, tracker, folder, text
+        self.study_every = session.run.probe.study_every or session.run.probe.every
         self.loss = tracker.losses[-1][1] if tracker.losses else float("nan")  # of the part before a resume
         self.speed = 0.0
         self.knn: dict[str, Any] | None = None
         self.logs: dict[str, float] = {}
-        self.spent = 0.0
         self.waited, self.trained = 0.0, 1e-9  # seconds of this process: for pictures, and in all
         self.verdict = health.Verdict("too early to tell", NOT_YET, "")
 
     def baselines(self) -> None:
         """Monitors and k-NN of the untrained encoder, and k-NN of raw pixels, on the pictures that are asked all along."""
         session = self.session
+        if self.study_every != -1:
+            self.study()
         if session.run.probe.every == -1:
             return
         found = measure.monitors(session.method, session.held or session.train, session.run.probe, session.run.seed)
         self.tracker.measure(0, {"health": self.verdict.status, "why": "untrained", **found})
-        self.study()
         self.knn = session.ask()
         if self.knn is not None and session.held is not None:
             rows = measure.rows_of(session.train, session.held, session.run.probe, session.run.seed, False)
@@ -58,7 +59,8 @@ class Watch:
     def train(self, caught: list[int]) -> int:
         """Run the steps; the exit code."""
         session, run = self.session, self.session.run
-        probes = due(run.probe, run.steps, session.per_epoch)
+        probes = due(run.probe.every, run.steps, session.per_epoch)
+        studies = due(self.study_every, run.steps, session.per_epoch)
         exports = _export_steps(run.export_every, session.per_epoch, run.steps)
         saved = lap = time.monotonic()
         views, waited = 0, 0.0
@@ -77,9 +79,12 @@ class Watch:
                 self.line(done)
                 if not math.isfinite(self.loss):
                     return self.diverged()
+            began = time.monotonic()
+            if at in studies:
+                self.study()
             if at in probes:
                 self.look()
-                lap += self.spent
+            lap += time.monotonic() - began  # not training
             if at in exports:
                 name = f"encoder-{at:07d}.safetensors"
                 checkpoint.save_encoder(self.folder / "checkpoints" / name, session.method.encoder, session.header())
@@ -130,18 +135,17 @@ class Watch:
         return found
 
     def study(self) -> None:
-        """Keep the arrays that the method wants to be studied."""
-        arrays = {name: x.detach().cpu().numpy() for name, x in self.session.method.study().items()}
+        """Keep the arrays that the method lets be studied."""
+        session = self.session
+        arrays = measure.study(session.method, session.train, session.run.probe, session.run.seed)
         if arrays and distributed.rank() == 0:
-            path = self.folder / "study" / f"{self.session.done:07d}.npz"
+            path = self.folder / "study" / f"{session.done:07d}.npz"
             checkpoint.atomic(path, lambda part: _savez(part, arrays))
 
     def look(self) -> None:
         """Measure k-NN and health; keep the best encoder by k-NN."""
-        began = time.monotonic()
         session = self.session
         found = self.judge() | measure.nmi_labels(session.method, session.train)
-        self.study()
         self.tracker.measure(session.done, {"health": self.verdict.status, "why": self.verdict.why, **found})
         if session.held is not None:
             last = session.done - 1  # schedules as at the step just done
@@ -156,7 +160,6 @@ class Watch:
             if distributed.agree(self.knn["top1"] > session.best):  # all processes save, or none
                 session.best = self.knn["top1"]
                 session.save(self.folder, "best.pt", self.text)
-        self.spent = time.monotonic() - began
 
     def diverged(self) -> int:
         """The loss or its gradient is no number: say so and stop; the last checkpoint stays."""

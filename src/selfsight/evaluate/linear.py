@@ -67,6 +67,23 @@ def ridge(
     Raises:
         WrongUse: shapes or labels do not fit.
     """
+    (fitted, scores), facts = ridge_scores(train, labels, test, test_labels, classes, strengths)
+    return {
+        **accuracies(fitted, labels.to(fitted.device).long(), scores, test_labels.to(fitted.device).long()),
+        **facts,
+        "protocol": "ridge on one-hot labels, standardised features, strength by exact leave-one-out on train",
+    }
+
+
+def ridge_scores(
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    classes: int | None = None,
+    strengths: tuple[float, ...] = RIDGE_STRENGTHS,
+) -> tuple[tuple[Tensor, Tensor], dict[str, float]]:
+    """What the regression of `ridge` says of each class: scores (N, K) and (M, K) float64, and how its strength was chosen."""
     p = _problem(train, labels, test, test_labels, classes)
     count, grid = len(p.train), torch.tensor(strengths, dtype=torch.float64, device=train.device)
     prior = torch.bincount(p.labels, minlength=p.classes).double() / count  # the intercept: mean of one-hot rows
@@ -86,13 +103,11 @@ def ridge(
             right[i] += (rank_of(wanted - residual, p.labels[rows]) < 1).sum()
     chosen = min(range(len(grid)), key=lambda i: (-float(right[i]), float(error[i])))
     weight = p.axes @ (shrink[chosen][:, None] * product)  # (D, K)
-    scores = [torch.cat([x @ weight + prior for _, x in p.chunks(part)]) for part in (p.train, p.test)]
-    return {
-        **accuracies(scores[0], p.labels, scores[1], p.test_labels),
+    fitted, scores = (torch.cat([x @ weight + prior for _, x in p.chunks(part)]) for part in (p.train, p.test))
+    return (fitted, scores), {
         "validation_top1": float(right[chosen]) / count,
         "validation_error": float(error[chosen]),
         "strength": strengths[chosen],
-        "protocol": "ridge on one-hot labels, standardised features, strength by exact leave-one-out on train",
     }
 
 

@@ -6,21 +6,23 @@ import dataclasses
 import json
 from typing import Any
 
-from selfsight.verbs.common import table, words_and_flags
+from selfsight.verbs.common import EncoderFlags, encoder_or_name, table, words_and_flags
 
 COMMON = ("train", "test", "features", "dim", "image_size", "flip", "standardised", "seed")  #: told once
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateFlags:
+class EvaluateFlags(EncoderFlags):
     """Flags of `evaluate`."""
 
     train: str | None = None
-    """Labelled pictures to learn from; default: those of the run."""
+    """Labelled pictures to learn from, or a run folder (its pictures); default: those of the run."""
     exclude: str | None = None
     """A list of pictures of --train to leave out, as `selfsight check` writes it; default: that of the run."""
     test: str | None = None
     """Labelled pictures to ask; default: the test part of --train, else a hold-out part."""
+    held_out: bool = False
+    """Ask the hold-out part of --train although there is a test part: to choose settings by."""
     protocols: str = "knn,linear"
     """Names with commas, see `selfsight list protocols`."""
     features: str = "encoder"
@@ -31,10 +33,6 @@ class EvaluateFlags:
     """Settings of protocols as YAML, such as 'sgd: {epochs: 100}'."""
     out: str | None = None
     """Also write features and labels of both parts, .npz; evaluate reads it again."""
-    encoder: str = "resnet18"
-    """The network of the baseline `random`."""
-    image_size: int = 0
-    """Side of the pictures in pixels; 0: the run's."""
     data_root: str | None = None
     """Where named sets live."""
     flip: bool = False
@@ -50,8 +48,10 @@ def main(argv: list[str]) -> int:
     about = (
         "What an encoder is worth: accuracy of its frozen features, of the whole network fine-tuned, of corrupted pictures, "
         "scores without labels. RUN is a run folder, a checkpoint, an encoder.safetensors, a baseline: `random` "
-        "(an untrained --encoder) or `pixels`, features in an .npz, or the toy `two-moons`.\n\n"
-        "Example: selfsight evaluate runs/photos --train labelled/train --test labelled/test --protocols knn,linear"
+        "(an untrained --encoder) or `pixels`, a file of features, or the toy `two-moons`. Of other programs: timm:NAME or "
+        "torchvision:NAME with --weights FILE, or a file of weights with --encoder NAME. Nothing is downloaded.\n\n"
+        "Example: selfsight evaluate runs/photos --train labelled/train --test labelled/test --protocols knn,linear\n\n"
+        "Example: selfsight evaluate timm:vit_small_patch16_224.dino --weights dino.pth --train labelled/train --test labelled/test"
     )
     words, as_json, flags = words_and_flags(argv, EvaluateFlags(), "evaluate", "RUN", about)
     from selfsight import api
@@ -59,7 +59,11 @@ def main(argv: list[str]) -> int:
 
     names = [p for p in flags.protocols.split(",") if p]
     settings = read_yaml(flags.settings, "--settings") if flags.settings.strip() else {}
-    found = api.evaluate(words[0], **{**dataclasses.asdict(flags), "protocols": names, "settings": settings})
+    target = encoder_or_name(words[0], flags, flags.seed)
+    given = {k: v for k, v in dataclasses.asdict(flags).items() if k not in ("weights", "net", "normalise", "prefix")}
+    found = api.evaluate(
+        target, **{**given, "encoder": flags.encoder or "resnet18", "protocols": names, "settings": settings}
+    )
     if as_json:
         print(json.dumps(found))
     else:
@@ -83,5 +87,5 @@ def _row(name: str, numbers: dict[str, Any]) -> list[str]:
 
 
 def _told(numbers: dict[str, Any]) -> str:
-    shown = {name: value for name, value in numbers.items() if value is not None and not isinstance(value, list)}
+    shown = {name: value for name, value in numbers.items() if value is not None and not isinstance(value, list | dict)}
     return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
