@@ -22,7 +22,8 @@ from PIL import Image
 
 from selfsight import api, cli
 from selfsight.augment import ViewsConfig, build
-from selfsight.data import DataSet, open_data, shards, spans, store
+from selfsight.data import DataSet, open_data, shards, spans
+from selfsight.data import content as contents
 from selfsight.data.feed import Decoded
 from selfsight.data.part import Part
 from selfsight.data.shards import expand
@@ -167,8 +168,14 @@ def test_no_label_for_some(tmp_path: Path) -> None:
     found = samples()
     found[17] = found[17][:1]
     data = opened(write_shards(tmp_path / "s", found), tmp_path / "home")
-    assert data.train.labels is None
-    assert any("no labels: 1 of 36 pictures have none, such as 0017.webp" in line for line in data.choices)
+    assert data.train.labels.tolist() == [-1 if i == 17 else i * 7 % 3 for i in range(COUNT)]
+    assert data.train.labelled().tolist() == [i for i in range(COUNT) if i != 17]
+    assert any("no label for 1 of 36 pictures, such as 0017.webp" in line for line in data.choices)
+    held = open_data(str(tmp_path / "s"), root=tmp_path / "home", holdout=0.3, log=lambda _: None)
+    assert int(held.holdout.labels.min()) >= 0  # what is asked about has a label
+    assert -1 in held.train.labels.tolist()
+    none = write_shards(tmp_path / "n", [sample[:1] for sample in samples()])
+    assert opened(none, tmp_path / "home").train.labels is None
 
 
 def test_what_is_beside_the_pictures_is_left_alone(tmp_path: Path) -> None:
@@ -275,7 +282,7 @@ def test_processes_scan_like_one(both: Any, tmp_path: Path, monkeypatch: Any) ->
 def test_large_sets_are_hashed_by_samples(both: Any, tmp_path: Path, monkeypatch: Any) -> None:
     pattern, _ = both
     whole = opened(pattern, tmp_path / "home").fingerprint
-    monkeypatch.setattr(store, "_SAMPLED", 100)
+    monkeypatch.setattr(contents, "_SAMPLED", 100)
     some = opened(pattern, tmp_path / "home").fingerprint
     assert some != whole
     assert opened(pattern, tmp_path / "home").fingerprint == some

@@ -263,7 +263,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_gathering_takes_the_hold_out_and_a_bank(run: Path) -> None:
+def test_gathering_takes_the_hold_out_and_a_bank(run: Path, tmp_path: Path) -> None:
     found = gather(run, pictures=20, bank=30)
     assert (len(found.asked.features), len(found.bank.features)) == (20, 30)  # type: ignore[union-attr]
     assert found.asked.part == "holdout"
@@ -278,6 +278,16 @@ def test_gathering_takes_the_hold_out_and_a_bank(run: Path) -> None:
         assert torch.allclose(encoder(x), found.asked.features, atol=2e-2)
     own = gather(run, data="shapes:16:60", pictures=0, bank=0, image_size=16)
     assert own.asked.total == len(own.asked.features)
+    assert own.labelled
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), dtype=np.uint8)
+    np.save(tmp_path / "heap.npy", pixels)  # no labels, no parts: the bank is what is not asked
+    heap = gather(run, data=str(tmp_path / "heap.npy"), pictures=15, image_size=16)
+    assert (heap.asked.part, heap.labelled) == ("train", False)
+    rest = heap.bank
+    assert rest is not None
+    assert sorted([*heap.asked.index, *rest.index]) == list(range(40))
+    assert heap.asked.pictures is not None
+    assert np.array_equal(heap.asked.pictures, pixels[heap.asked.index])
     with pytest.raises(WrongUse, match="stands for both parts"):
         gather(run, data="shapes", train="shapes")
     with pytest.raises(WrongUse, match="none may be negative"):

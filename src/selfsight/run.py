@@ -21,6 +21,7 @@ from selfsight.methods import method_named, name_of
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
 from selfsight.pipelines import read_pipeline
+from selfsight.tables import ACCURACIES
 
 M = TypeVar("M")
 
@@ -30,7 +31,13 @@ class ProbeConfig:
     """What is measured while training; labels serve this alone and never reach a method."""
 
     every: float = 0
-    """Epochs between two measurements of k-NN and health; 0: about ten in the run, at least an epoch apart; -1: off."""
+    """Epochs between two measurements of accuracy and health; 0: about ten in the run, at least an epoch apart; -1: off."""
+    protocols: tuple[Literal["knn", "ridge", "linear"], ...] = ("knn", "ridge")
+    """What held-out pictures are asked by, on features of the frozen encoder: nearest neighbours, ridge regression,
+    logistic regression (the slowest)."""
+    monitor: Literal["knn", "ridge", "linear", "loss", "rank"] = "knn"
+    """What checkpoints/best.pt is the best by, on held-out pictures: top-1 of a protocol, the loss (the lowest), or the
+    effective rank of the features. Loss and rank need no labels."""
     k: int = 20
     """Neighbours that vote."""
     temperature: float = 0.07
@@ -52,6 +59,11 @@ class ProbeConfig:
         if min(self.bank, self.queries) < 0 or self.samples < 2 or wrong:
             raise WrongUse(
                 "probe.bank, queries must not be negative, samples at least 2, every and study_every >= 0 (or -1: off)"
+            )
+        if self.monitor in ACCURACIES and self.monitor not in self.protocols and self.protocols:
+            raise WrongUse(
+                f"--probe.monitor {self.monitor} is not measured: add it to --probe.protocols "
+                f"({' '.join(self.protocols)}), or choose another monitor"
             )
 
 

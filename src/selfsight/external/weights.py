@@ -201,7 +201,7 @@ def _grid(net: nn.Module, key: str, own: Tensor, other: Tensor) -> tuple[int, in
     """(side of the grid, tokens ahead of it) of another size's positions, where they can be resized to the network's."""
     if key != "pos_embed" or own.ndim != 3 or other.ndim != 3 or own.shape[::2] != other.shape[::2]:
         return None
-    ahead = own.shape[1] - int(net.patch_embed.num_patches)  # type: ignore[union-attr,operator,arg-type]
+    ahead = own.shape[1] - int(net.patch_embed.num_patches)  # type: ignore[union-attr,arg-type]
     side = round((other.shape[1] - ahead) ** 0.5)
     return (side, ahead) if side > 0 and side**2 == other.shape[1] - ahead else None
 

@@ -62,10 +62,13 @@ def percent(axis: Any) -> None:
 def comparison(study: Study, rows: Sequence[Row], columns: Sequence[str]) -> Path:
     """Bars with deviations for each column, and k-NN on the hold-out part while training."""
     shown = columns[:3]
-    figure = canvas(3.6 * len(shown) + 4.6, max(2.8, 0.32 * len(rows) + 1.2))
+    timed = any(cell.run and cell.run["max_minutes"] for cell in study.cells)
+    curves = {row.name: curves_of(study, row, "minutes" if timed else "epochs") for row in rows}
+    count = len(shown) + any(curves.values())
+    figure = canvas(3.6 * count + 1, max(2.8, 0.32 * len(rows) + 1.2))
     colours = {row.name: COLOURS[i % len(COLOURS)] if row.source == "pretrain" else GRAY for i, row in enumerate(rows)}
     for i, column in enumerate(shown):
-        axes = figure.add_subplot(1, len(shown) + 1, i + 1)
+        axes = figure.add_subplot(1, count, i + 1)
         for y, row in enumerate(rows):
             if not row.numbers.get(column):
                 continue
@@ -74,22 +77,26 @@ def comparison(study: Study, rows: Sequence[Row], columns: Sequence[str]) -> Pat
             if len(values) > 1:
                 axes.plot(values, [y] * len(values), "o", ms=2.5, color="#333")
         axes.set_yticks(range(len(rows)), [literal(row.name) if i == 0 else "" for row in rows], fontsize=8)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.4, -0.6)
         plain(axes, column)
         if not column.startswith("geometry"):
             percent(axes.xaxis)
-    axes = figure.add_subplot(1, len(shown) + 1, len(shown) + 1)
-    timed = any(cell.run and cell.run["max_minutes"] for cell in study.cells)
-    for row in rows:
-        folders = [study.path(cell) for cell in study.cells if cell.row == row.name and row.source == "pretrain"]
-        curves = [curve for folder in folders if (curve := knn_curve(folder, "minutes" if timed else "epochs"))]
-        if curves:
-            band(axes, curves, literal(row.name), colours[row.name])
-    plain(axes, "k-NN on the hold-out part while training", "minutes" if timed else "epochs")
-    percent(axes.yaxis)
-    if 0 < len(axes.lines) <= LEGEND:
-        axes.legend(fontsize=7, frameon=False)
+    if any(curves.values()):
+        axes = figure.add_subplot(1, count, count)
+        for row in rows:
+            if curves[row.name]:
+                band(axes, curves[row.name], literal(row.name), colours[row.name])
+        plain(axes, "k-NN, hold-out part, training", "minutes" if timed else "epochs")
+        percent(axes.yaxis)
+        if len(axes.lines) <= LEGEND:
+            axes.legend(fontsize=7, frameon=False)
     return save(figure, study.folder / "figure.png")
+
+
+def curves_of(study: Study, row: Row, against: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The k-NN curve of each run of a row, as far as its probe was on."""
+    folders = [study.path(cell) for cell in study.cells if cell.row == row.name and row.source == "pretrain"]
+    return [curve for folder in folders if (curve := knn_curve(folder, against)) is not None]
 
 
 def knn_curve(folder: Path, against: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -98,10 +105,10 @@ def knn_curve(folder: Path, against: str) -> tuple[np.ndarray, np.ndarray] | Non
         return None
     run = read_run(folder)
     steps, values = run.curve("seconds" if against == "minutes" else "epoch")
-    if not run.knn or not steps:
+    if not run.accuracy() or not steps:
         return None
-    at = np.interp([step for step, _ in run.knn], [0, *steps], [0.0, *values])
-    return at / (60 if against == "minutes" else 1), np.array([found["top1"] for _, found in run.knn])
+    at = np.interp([step for step, _ in run.accuracy()], [0, *steps], [0.0, *values])
+    return at / (60 if against == "minutes" else 1), np.array([found["top1"] for _, found in run.accuracy()])
 
 
 def band(axes: Any, curves: Sequence[tuple[np.ndarray, np.ndarray]], name: str, colour: str) -> None:
