@@ -431,7 +431,7 @@ def test_windows_where_there_are_none(both: Any, tmp_path: Path) -> None:
         holdout=0,
         batch_size=8,
     )
-    run = dataclasses.replace(run, method=dataclasses.replace(run.method, balanced="sample"))
+    run = dataclasses.replace(run, method=dataclasses.replace(run.method, balanced="sample", clusters=2))
     with pytest.raises(WrongUse, match="deepcluster chooses the order of the pictures itself"):
         make(run, data)
     with pytest.raises(WrongUse, match="--shuffle-window is -1"):

@@ -106,8 +106,8 @@ def evaluate(
         stored.check_features_out(Path(out))
     target = str(target)
     if target.endswith(".npz") or target.split(":")[0] == moons.NAME:
-        if train or features != "encoder" or image_size:
-            raise WrongUse(f"{target} holds features: leave out --train, --features and --image-size")
+        if train or features != "encoder" or image_size or exclude:
+            raise WrongUse(f"{target} holds features: leave out --train, --exclude, --features and --image-size")
         sets, facts = measuring.of_features(target, test)
     else:
         alone = not (measuring.needs_train(protocols) or standardise)

@@ -17,6 +17,8 @@ class EmbedFlags:
     """Pictures: a data name, folder, file or list."""
     out: str = ""
     """File: .npz, .csv or .parquet."""
+    exclude: str | None = None
+    """A list of pictures to leave out, as `selfsight check` writes it."""
     features: str = "encoder"
     """Which layer's, as in `evaluate`."""
     image_size: int = 0
@@ -37,7 +39,7 @@ def main(argv: list[str]) -> int:
 
     found = api.embed(
         words[0], flags.data, flags.out, features=flags.features, image_size=flags.image_size, device=flags.device,
-        data_root=flags.data_root,
+        data_root=flags.data_root, exclude=flags.exclude,
     )  # fmt: skip
     facts = {
         "out": flags.out,
