@@ -39,6 +39,7 @@ def learn(points: Tensor, seed: int, steps: int = STEPS) -> nn.Module:
 
 
 def on_circle(net: nn.Module, points: Tensor) -> Tensor:
+    """What the network makes of points (n, 2): (n, 2) of length 1."""
     with torch.no_grad():
         return F.normalize(net(points), dim=1)
 
@@ -46,7 +47,9 @@ def on_circle(net: nn.Module, points: Tensor) -> Tensor:
 def measure(seed: int, steps: int = STEPS) -> dict[str, float]:
     """Accuracy of a linear probe on the test points: of coordinates, of an untrained network, of a trained one."""
     train, labels, test, test_labels, *_ = two_moons()
-    assert train is not None and labels is not None and test_labels is not None
+    assert train is not None
+    assert labels is not None
+    assert test_labels is not None
     found = {"coordinates": float(logistic(train, labels, test, test_labels)["top1"])}
     for name, length in (("untrained", 0), ("contrastive", steps)):
         net = learn(train, seed, length)
@@ -62,7 +65,8 @@ def figure(file: Path, seed: int = 0) -> None:
     from matplotlib import pyplot as plt
 
     train, labels, *_ = two_moons()
-    assert train is not None and labels is not None
+    assert train is not None
+    assert labels is not None
     found = {"points": train}
     for name, length in (("untrained network", 0), ("after contrastive learning", STEPS)):
         found[name] = on_circle(learn(train, seed, length), train)
@@ -82,6 +86,7 @@ def figure(file: Path, seed: int = 0) -> None:
 
 
 def main() -> None:
+    """Three seeds, and the figure if it is asked for."""
     found = [measure(seed) for seed in range(3)]
     for name in found[0]:
         values = [100 * one[name] for one in found]
