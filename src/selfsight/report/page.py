@@ -235,7 +235,7 @@ def _spectrum(known: list[tuple[str, Found]], tints: Sequence[str], drawn: list[
     if not traces:
         return ""
     chart = charts.chart("Singular values of the centred features, relative to the largest", traces, legend=True)
-    chart["layout"]["yaxis"] |= {"type": "log", "exponentformat": "power"}
+    chart["layout"]["yaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
     chart["layout"]["xaxis"] = {"title": {"text": "direction"}}
     told = f"How many directions the features use: a curve that falls early means few. Of {known[0][1].where}."
     return note(told) + ranks + _grid([chart], drawn)
