@@ -105,12 +105,12 @@ def _header(runs: list[RunFolder]) -> str:
         lines = verdict.of_groups(grouped(runs, found), comparable(runs, found))
         ill = [r.name for r in runs if r.health and r.health[-1]["health"] not in (*verdict.GOOD, *verdict.WAITING)]
         under_way = [r.name for r in runs if not r.finished]
-        told = [
+        marks = [
             f"{what}: {', '.join(names)}."
             for what, names in (("Not finished", under_way), ("Not healthy", ill))
             if names
         ]
-        lines += [" ".join(told)] if told else []
+        lines += [" ".join(marks)] if marks else []
     told = "".join(f'<p class="lead">{escape(line)}</p>' for line in lines)
     return f'<header><div class="over">{escape(over)}</div><h1>{escape(title)}</h1>{mark}</header>{told}'
 
