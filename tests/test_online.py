@@ -105,6 +105,8 @@ def test_accuracies_are_those_of_the_protocols_on_frozen_features() -> None:
     s = Session(run, data, CPU)
     found = s.ask()
     assert list(found) == list(ALL)
+    assert s.held is not None
+    assert data.holdout is not None
     s.method.eval()
     with torch.no_grad():
         train, held = (
@@ -112,6 +114,9 @@ def test_accuracies_are_those_of_the_protocols_on_frozen_features() -> None:
             for p in (s.train, s.held)
         )
     labels, asked = data.train.labels, data.holdout.labels
+    assert labels is not None
+    assert asked is not None
+    assert data.classes is not None
     for name, protocol in (("ridge", ridge), ("linear", logistic)):
         wanted = protocol(train, labels, held, asked, len(data.classes))
         assert found[name]["top1"] == pytest.approx(wanted["top1"], abs=0.02)  # the layout of memory rounds otherwise
