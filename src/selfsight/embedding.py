@@ -15,7 +15,7 @@ from selfsight.data import from_objects, open_data
 from selfsight.errors import WrongUse
 from selfsight.evaluate import columns, layers, stored
 from selfsight.evaluate.features import Mirrored, chunks, extract
-from selfsight.session import pick_device
+from selfsight.machine import pick_device
 
 
 def say(line: str) -> None:

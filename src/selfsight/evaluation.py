@@ -19,8 +19,9 @@ from selfsight.errors import WrongUse
 from selfsight.evaluate import PICTURES, layers, measuring, moons, stored
 from selfsight.evaluate.features import extract_views
 from selfsight.evaluate.subject import Subject
+from selfsight.machine import pick_device
 from selfsight.rng import Stream, generator, seed_of
-from selfsight.session import open_for, pick_device
+from selfsight.session import open_for
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,21 +17,11 @@ from torch import nn
 from selfsight import checkpoint, distributed, recipes, sinks
 from selfsight import run as runs
 from selfsight.errors import WrongUse
+from selfsight.folder import alone_in, check_out, folder_for, provenance
+from selfsight.machine import pick_device, set_up, signals
 from selfsight.pacing import steps_that_fit
 from selfsight.run import Run
-from selfsight.session import (
-    Session,
-    alone_in,
-    check_out,
-    choose_precision,
-    folder_for,
-    open_for,
-    pick_device,
-    prepare,
-    provenance,
-    set_up,
-    signals,
-)
+from selfsight.session import Session, choose_precision, open_for, prepare
 from selfsight.track import Tracker
 from selfsight.watch import Watch, check_monitor, save_pictures, write_report
 

@@ -22,8 +22,9 @@ from selfsight.embedding import chunks, say
 from selfsight.errors import WrongUse
 from selfsight.evaluate import layers, stored
 from selfsight.evaluate.features import extract
+from selfsight.machine import pick_device
 from selfsight.measure import sample
-from selfsight.session import open_for, pick_device
+from selfsight.session import open_for
 
 SIDE = 64  #: of the small pictures, at most
 

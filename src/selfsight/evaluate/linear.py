@@ -5,42 +5,19 @@ Nothing is chosen on the test part. Legend: N training rows, M test rows, D feat
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from selfsight.errors import WrongUse
 from selfsight.evaluate.knn import rank_of
+from selfsight.evaluate.problem import Problem, accuracies, problem, rows_at_once
 from selfsight.rng import Stream, generator
 
 RIDGE_STRENGTHS = tuple(10.0 ** (e / 2) for e in range(-12, 7))
 LOGISTIC_STRENGTHS = tuple(10.0**e for e in range(0, -7, -1))
-CHUNK = 2**19  # numbers of the features in float64 at a time: what stays in a cache between two passes
 SCORES = 512  # scores of a row at a time: strengths times classes
-
-
-class _Problem(NamedTuple):
-    """A classification problem whose numbers are in order, and the axes of its training features."""
-
-    train: Tensor  #: (N, D) as given
-    labels: Tensor  #: (N,) int64
-    test: Tensor  #: (M, D)
-    test_labels: Tensor  #: (M,) int64
-    classes: int
-    mean: Tensor  #: (D,) float64
-    scale: Tensor  #: (D,) float64, 1 where a feature is constant
-    axes: Tensor  #: (D, R) float64, orthonormal eigenvectors of the Gram matrix of the standardised training rows
-    power: Tensor  #: (R,) float64, their eigenvalues, of sum N * D
-
-    def chunks(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Where each chunk of the (n, D) features lies, and its standardised rows in float64."""
-        start = 0
-        for part in rows.split(_rows(rows)):
-            yield slice(start, start + len(part)), part.double().sub_(self.mean).div_(self.scale)
-            start += len(part)
 
 
 def ridge(
@@ -88,7 +65,7 @@ def ridge_scores(
     strengths: tuple[float, ...] = RIDGE_STRENGTHS,
 ) -> tuple[Tensor, dict[str, float]]:
     """What the regression of `ridge` says of the test rows, (M, K) float64; how it does on train, and by which strength."""
-    p = _problem(train, labels, test, test_labels, classes)
+    p = problem(train, labels, test, test_labels, classes)
     count, grid = len(p.train), torch.tensor(strengths, dtype=torch.float64, device=train.device)
     prior = torch.bincount(p.labels, minlength=p.classes).double() / count  # the intercept: mean of one-hot rows
     product = torch.zeros(p.classes, p.axes.shape[0], dtype=torch.float64, device=train.device)
@@ -148,7 +125,7 @@ def logistic(
     Raises:
         WrongUse: shapes or labels do not fit.
     """
-    p = _problem(train, labels, test, test_labels, classes)
+    p = problem(train, labels, test, test_labels, classes)
     found = _regression(p, strength, seed, iterations)
     test_scores = torch.cat([_scores((x @ p.axes).float(), found.state) for _, x in p.chunks(p.test)])
     return {
@@ -173,7 +150,7 @@ class Affine(NamedTuple):
 
 def fit_logistic(train: Tensor, labels: Tensor, classes: int, seed: int = 0) -> Affine:
     """The classifier that `logistic` fits, for features that come later."""
-    p = _problem(train, labels, train[:1], labels[:1], classes)
+    p = problem(train, labels, train[:1], labels[:1], classes)
     state = _regression(p, None, seed, 200).state
     weight = p.axes @ state[:-1] / p.scale[:, None]
     return Affine(weight, state[-1] - p.mean @ weight)
@@ -188,7 +165,7 @@ class _Regression(NamedTuple):
     how: str
 
 
-def _regression(p: _Problem, strength: float | None, seed: int, iterations: int) -> _Regression:
+def _regression(p: Problem, strength: float | None, seed: int, iterations: int) -> _Regression:
     """Choose the penalty unless it is given, and fit all rows."""
     z = torch.cat([(x @ p.axes).float() for _, x in p.chunks(p.train)])
     power, start = p.power / len(z), torch.zeros(z.shape[1] + 1, p.classes, dtype=torch.float64, device=z.device)
@@ -216,11 +193,6 @@ def _right(scores: Tensor, labels: Tensor) -> Tensor:
     return (place < 1).view(scores.shape[:2]).sum(0)
 
 
-def _rows(features: Tensor) -> int:
-    """Rows in float64 at a time; a GPU works on many more."""
-    return max(64, CHUNK * (1 if features.device.type == "cpu" else 16) // max(1, features.shape[1]))
-
-
 def folds(count: int, seed: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """Rows to fit and rows to judge by: five folds of a small set, one tenth of a large one."""
     order = torch.randperm(count, generator=generator(seed, Stream.SPLIT)).to(device)
@@ -245,7 +217,7 @@ def _fit(z: Tensor, labels: Tensor, start: Tensor, power: Tensor, strength: floa
     classes = start.shape[1]
     unit = torch.cat([power / classes + strength, power.new_full((1,), 1 / classes)]).clamp(min=1e-12).rsqrt()[:, None]
     x = (start / unit).requires_grad_()
-    size = 8 * _rows(z)
+    size = 8 * rows_at_once(z)
 
     def closure() -> Tensor:
         # classes by rows: skinny products run several times faster so, and the softmax over few classes too
@@ -273,60 +245,3 @@ def _fit(z: Tensor, labels: Tensor, start: Tensor, power: Tensor, strength: floa
     )
     solver.step(closure)
     return x.detach() * unit
-
-
-def _problem(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, classes: int | None) -> _Problem:
-    for name, x, y in (("training", train, labels), ("test", test, test_labels)):
-        if x.ndim != 2 or not len(x) or y.shape != (len(x),):
-            raise WrongUse(
-                f"{name} features {tuple(x.shape)} with labels {tuple(y.shape)}; give (N, D) and (N,), N > 0"
-            )
-        if int(y.min()) < 0:
-            raise WrongUse(f"a {name} label is negative; leave out the rows without label")
-        if not bool(torch.isfinite(x).all()):
-            raise WrongUse(f"the {name} features are not all finite; the encoder diverged, nothing can be fitted to it")
-    if train.shape[1] != test.shape[1]:
-        raise WrongUse(
-            f"{train.shape[1]} training features but {test.shape[1]} test features; take both from one encoder"
-        )
-    most = max(int(labels.max()), int(test_labels.max())) + 1
-    if classes is not None and classes < most:
-        raise WrongUse(f"label {most - 1} with classes = {classes}; labels are 0..classes-1")
-    device, labels = train.device, labels.to(train.device).long()
-    # two passes: the square of a mean would cost the digits of features far from 0
-    mean = sum((part.double().sum(0) for part in train.split(_rows(train))), torch.zeros((), device=device)) / len(
-        train
-    )
-    spread = sum(((part.double() - mean).square().sum(0) for part in train.split(_rows(train))), torch.zeros_like(mean))
-    scale = (spread / len(train)).sqrt()
-    scale = torch.where(scale > 1e-7 * mean.abs().clamp(min=1e-20), scale, torch.ones_like(scale))
-    axes, power = _axes(train, mean, scale)
-    return _Problem(
-        train, labels, test.to(device), test_labels.to(device).long(), classes or most, mean, scale, axes, power
-    )
-
-
-def _axes(train: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvectors (D, R) and eigenvalues (R,) of the Gram matrix, by way of the smaller of D x D and N x N."""
-    count, width = train.shape
-    if width <= count:
-        gram = torch.zeros(width, width, dtype=torch.float64, device=train.device)
-        for part in train.split(_rows(train)):
-            x = (part.double() - mean) / scale
-            gram += x.T @ x
-        power, axes = torch.linalg.eigh(gram)
-        return axes, power.clamp(min=0)
-    x = (train.double() - mean) / scale
-    power, axes = torch.linalg.eigh(x @ x.T)
-    kept = power > 1e-10 * power[-1].clamp(min=1e-300)
-    return (x.T @ axes[:, kept]) / power[kept].sqrt(), power[kept]
-
-
-def accuracies(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> dict[str, float]:
-    """`top1`, `top5` and `train_top1` of the scores (M, K) of the test rows and (N, K) of the training rows."""
-    place = rank_of(test, test_labels)
-    return {
-        "top1": float((place < 1).double().mean()),
-        "top5": float((place < 5).double().mean()),
-        "train_top1": float((rank_of(train, labels) < 1).double().mean()),
-    }

@@ -19,9 +19,11 @@ from selfsight.checkpoint import write_text
 from selfsight.embedding import say
 from selfsight.errors import WrongUse
 from selfsight.evaluate import PICTURES, UNLABELLED, stored
+from selfsight.folder import provenance
+from selfsight.machine import pick_device
 from selfsight.rng import Stream, seed_of
 from selfsight.run import Run
-from selfsight.session import Session, open_for, pick_device, prepare, provenance
+from selfsight.session import Session, open_for, prepare
 from selfsight.studies.statistics import headlines
 from selfsight.studies.study import Cell, Measure, Study, name_of, read
 

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     if not flags.data or not flags.out:
         raise WrongUse("embed needs --data DATA and --out FILE (see `selfsight embed --help`)")
     from selfsight import api
-    from selfsight.session import keep_memory
+    from selfsight.machine import keep_memory
 
     keep_memory()
     found = api.embed(

@@ -58,8 +58,8 @@ def main(argv: list[str]) -> int:
     )
     words, as_json, flags = words_and_flags(argv, EvaluateFlags(), "evaluate", "RUN", about)
     from selfsight import api
+    from selfsight.machine import keep_memory
     from selfsight.run import read_yaml
-    from selfsight.session import keep_memory
 
     names = [p for p in flags.protocols.split(",") if p]
     settings = read_yaml(flags.settings, "--settings") if flags.settings.strip() else {}
