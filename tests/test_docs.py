@@ -27,6 +27,7 @@ import selfsight
 import selfsight.formats
 from selfsight import cli, encoders
 from selfsight.methods import METHODS
+from selfsight.studies import study
 from selfsight.verbs import VERBS
 
 ROOT = Path(__file__).parent.parent
@@ -93,6 +94,7 @@ def desk(tmp_path_factory):
         selfsight.embed(desk / RUN, str(desk / "labelled" / part), desk / f"{part}.npz")
     selfsight.check(desk / "photos", exclude=desk / "leave-out.txt")
     (desk / "my.yaml").write_text("- crop: {scale: [0.2, 1.0]}\n- flip\n")
+    (desk / "mine.yaml").write_text("method: {name: byol, momentum: 0.9}\n")
     return desk
 
 
@@ -104,6 +106,9 @@ def place(desk, monkeypatch):
     return desk
 
 
+STUDIES = ("compare", "sweep", "labels")
+
+
 class Parsed(Exception):
     """The verb has read its arguments."""
 
@@ -111,6 +116,15 @@ class Parsed(Exception):
 def parse_only(argv, monkeypatch):
     """A verb up to the end of its flags; WrongUse if they are wrong."""
     verb = importlib.import_module(f"selfsight.verbs.{argv[0]}")
+    if argv[0] in STUDIES:  # up to where its folder would be made: every method, setting and value is read
+
+        def begun(*args, **kwargs):
+            raise Parsed(*args)
+
+        monkeypatch.setattr(study, "begin", begun)
+        with pytest.raises(Parsed):
+            verb.main(argv[1:])
+        return
     wrapped = [name for name in ("words_and_flags", "parse") if hasattr(verb, name)]
     assert wrapped, f"selfsight.verbs.{argv[0]} reads its flags by neither words_and_flags nor parse"
     for name in wrapped:
@@ -144,7 +158,7 @@ def affordable(argv):
 
 def settled(line):
     """The arguments with the documents' placeholders filled in."""
-    return [NAMES.get(token, token.replace("RUN/", f"{RUN}/")) for token in shlex.split(line)[1:]]
+    return [NAMES.get(token, token.replace("RUN/", f"{RUN}/")) for token in shlex.split(line.split(" > ")[0])[1:]]
 
 
 @pytest.mark.parametrize(("page", "line"), named(SELFSIGHT))

@@ -53,18 +53,20 @@ def panel(runs: Sequence[Path], out: Path) -> Path:
     labels = [f"{r.path.resolve().parent.name}/{r.name}" if names.count(r.name) > 1 else r.name for r in found]
     figure = Figure(figsize=(13, 9.5), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
+    end = max((points(run, "loss", "training")[0].max(initial=0) for run in found), default=0) or 1
     for i, (what, part, title) in enumerate(PANELS):
         axes = figure.add_subplot(3, 3, i + 1)
         for j, run in enumerate(found):
             x, y = points(run, what, part)
             _curve(axes, x, y, COLOURS[j % len(COLOURS)])
         axes.set_title(title, fontsize=10)
+        axes.set_xlim(-0.03 * end, 1.03 * end)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if i > 5:
             axes.set_xlabel("epoch")
         if what != "loss":
-            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         if not axes.lines:
             axes.set(xticks=[], yticks=[])
             axes.text(0.5, 0.5, "not measured", ha="center", color="#8a8f98", transform=axes.transAxes)

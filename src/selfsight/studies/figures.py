@@ -56,7 +56,7 @@ def plain(axes: Any, title: str, xlabel: str = "", ylabel: str = "") -> None:
 
 def percent(axis: Any) -> None:
     """Accuracies in percent."""
-    axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
 
 
 def comparison(study: Study, rows: Sequence[Row], columns: Sequence[str]) -> Path:
@@ -86,7 +86,7 @@ def comparison(study: Study, rows: Sequence[Row], columns: Sequence[str]) -> Pat
         for row in rows:
             if curves[row.name]:
                 band(axes, curves[row.name], literal(row.name), colours[row.name])
-        plain(axes, "k-NN, hold-out part, training", "minutes" if timed else "epochs")
+        plain(axes, "k-NN while training, hold-out part", "minutes" if timed else "epochs")
         percent(axes.yaxis)
         if len(axes.lines) <= LEGEND:
             axes.legend(fontsize=7, frameon=False)

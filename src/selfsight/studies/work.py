@@ -26,6 +26,7 @@ from selfsight.run import Run
 from selfsight.session import Session, open_for, prepare
 from selfsight.studies.statistics import headlines
 from selfsight.studies.study import Cell, Measure, Study, name_of, read
+from selfsight.watch import NOT_YET
 
 BUSY = 75  #: exit code: another process holds the cell
 MACHINE = ("device", "device_name", "cores", "threads", "torch", "selfsight")  #: of a run's provenance
@@ -89,7 +90,8 @@ def outcome(study: Study, cell: Cell) -> dict[str, Any]:
             training = train(settings, folder)
         else:
             untrained(settings, folder, with_encoder=cell.source == "untrained")
-    kept = {k: training[k] for k in ("steps", "seconds", "health", "why", "final_loss") if k in training}
+    judged = ("health", "why") if training.get("why") != NOT_YET else ()
+    kept = {k: training[k] for k in ("steps", "seconds", "final_loss", *judged) if k in training}
     if not study.measure.protocols:
         if not training.get("holdout"):
             raise WrongUse(
