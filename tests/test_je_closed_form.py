@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from selfsight import optim
 from selfsight.methods.siamese import predictor_from
@@ -138,19 +138,3 @@ def test_a_closed_form_is_not_the_optimizers() -> None:
     fixed(VIEWS, INDEX, step()).loss.backward()
     assert fixed.predictor.weight.grad is None
     optim.build(optim.OptimizerConfig(name="sgd"), fixed, 8)  # every trainable parameter once
-
-
-def test_study_shows_the_correlation_and_the_predictor() -> None:
-    method = build("directpred")
-    found = method(VIEWS, INDEX, step(0))
-    method.after_step(step(0), found.carry)
-    arrays = method.study()
-    assert arrays.keys() == {"correlation", "predictor"}
-    assert torch.equal(arrays["correlation"], found.carry["correlation"][0])
-    torch.testing.assert_close(
-        arrays["predictor"], formula(arrays["correlation"], 0.5, 0.1, "spectral"), atol=1e-6, rtol=0
-    )
-    assert not any(x.requires_grad for x in arrays.values())
-    pair = build("byol")
-    first, last = (m.weight for m in pair.predictor.modules() if isinstance(m, nn.Linear))
-    torch.testing.assert_close(pair.study()["predictor"], last @ first, atol=1e-12, rtol=0)

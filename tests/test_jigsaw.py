@@ -143,7 +143,7 @@ def test_permutations_are_read_from_a_file(first, tmp_path):
     method = build(file=str(path))
     assert torch.equal(method.table, table)
     assert method.head[-1].out_features == 100
-    study = method.study()
+    study = method.study(None, None)
     assert study["distances"].tolist() == pytest.approx(distances(table))
 
 

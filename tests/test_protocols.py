@@ -145,7 +145,7 @@ def test_settings_are_checked_by_name_and_kind():
         "sgd": {"epochs": 3, "weight_decay": "1e-6"}, "svm": {"costs": [1, 10]}, "fewshot": {"amounts": 2}, "knn": {"k": 5},
     })  # fmt: skip
     assert found == {
-        "sgd": {"epochs": 3, "weight_decay": 1e-6}, "svm": {"costs": (1, 10)}, "fewshot": {"amounts": (2,)}, "knn": {"k": 5},
+        "sgd": {"epochs": 3, "weight_decay": 1e-6}, "svm": {"costs": (1, 10)}, "fewshot": {"amounts": (2,)}, "knn": {"k": (5,)},
     }  # fmt: skip
     for given, told in (
         ({"sgd": {"epoch": 3}}, "Perhaps you meant 'epochs'"),

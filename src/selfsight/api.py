@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from selfsight import checkpoint, pretraining, recipes
+from selfsight import external, plugins, pretraining, recipes
 from selfsight import run as runs
 from selfsight.embedding import embed as embed
 from selfsight.errors import WrongUse
 from selfsight.evaluation import evaluate as evaluate
+from selfsight.planning import plan as plan
 from selfsight.pretraining import Result
 from selfsight.run import Run
-from selfsight.session import open_for, pick_device, prepare
 
-load = checkpoint.load_encoder
+plugins.settle()
+load = external.load
 resume = pretraining.go_on
 
 
@@ -68,21 +69,6 @@ def pretrain(
     return pretraining.start(settings(method, recipe, method_settings=method_settings or {}, **given), module)
 
 
-def plan(run: Run[Any]) -> dict[str, Any]:
-    """The resolved settings of a run, effective learning rate and length, without training."""
-    from selfsight import optim
-
-    device = pick_device(run.device)
-    data = open_for(run, device)
-    run, choices = prepare(run, data, device)
-    assert isinstance(run.batch_size, int)
-    return {
-        "settings": runs.to_dict(run), "choices": choices, "device": str(device), "pictures": len(data.train),
-        "steps": run.steps, "steps_per_epoch": len(data.train) // run.batch_size,
-        "peak_learning_rate": optim.peak_rate(run.optimizer, run.batch_size),
-    }  # fmt: skip
-
-
 def describe(facts: dict[str, Any]) -> str:
     """Text of `plan`: choices, effective numbers, all settings as YAML."""
     import yaml
@@ -104,6 +90,13 @@ def describe_result(result: Result) -> str:
         lines.append(
             f"k-NN          {k['top1']:.1%} on the {k['part']} part ({base or 'no baselines'}; k {k['k']}, bank {k['bank']})"
         )
+    for name, what in (("ridge", "ridge"), ("linear", "linear")):
+        if found := s.get(name):
+            lines.append(
+                f"{what:<13} {found['top1']:.1%} on the {found['part']} part (frozen features, bank {found['bank']})"
+            )
+    if best := s.get("best"):
+        lines.append(f"best          step {best['step']} by {best['monitor']}, checkpoints/best.pt")
     if s.get("health"):
         lines.append(f"health        {s['health']}: {s['why']}")
     if s.get("note"):

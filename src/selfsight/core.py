@@ -139,8 +139,11 @@ class Method(nn.Module):
         batch: that a loss sees, over all processes. part: that one process encodes at a time.
         """
 
-    def study(self) -> dict[str, Tensor]:
-        """Arrays to keep at each measurement for a later analysis, such as matrices whose spectra matter."""
+    def study(self, data: Data, rng: torch.Generator) -> dict[str, Tensor]:
+        """Arrays to keep for a later analysis, such as matrices whose spectra matter. It changes nothing.
+
+        data: some training pictures. rng: for their views. Both are the same at every time of a run.
+        """
         return {}
 
     def pictures(self, views: Views) -> dict[str, Tensor]:

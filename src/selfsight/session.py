@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import dataclasses
 import json
@@ -29,8 +28,8 @@ from selfsight._version import __version__
 from selfsight.core import Method
 from selfsight.data import DataSet, open_data
 from selfsight.errors import WrongUse, perhaps
-from selfsight.run import ProbeConfig, Run
-from selfsight.train import Pictures, build, steps
+from selfsight.run import Run
+from selfsight.train import Pictures, build
 
 
 def pick_device(name: str) -> torch.device:
@@ -230,7 +229,8 @@ class Session:
         self.custom = encoder is not None
         self.held = self._pictures(data.holdout)
         self.test = self._pictures(data.test)
-        self.done, self.seconds, self.best = 0, 0.0, -1.0
+        self.done, self.seconds = 0, 0.0
+        self.best, self.best_step = -math.inf, 0  # of the monitor, the higher the better; when
         self.baselines: dict[str, Any] = {}
 
     def _pictures(self, part: Any) -> Pictures | None:
@@ -242,7 +242,7 @@ class Session:
 
     @property
     def labelled(self) -> bool:
-        """k-NN can be measured on the hold-out part."""
+        """Accuracy can be measured on the hold-out part."""
         return bool(self.held) and self.data.train.labels is not None and self.data.classes is not None
 
     @property
@@ -253,14 +253,16 @@ class Session:
 
     # ------------------------------------------------------------------ measuring
 
-    def ask(self, everything: bool = False, test: bool = False) -> dict[str, Any] | None:
-        """k-NN of the encoder as it is, on the hold-out part or the test part; None without labels in common."""
+    def ask(self, everything: bool = False, test: bool = False) -> dict[str, dict[str, Any]]:
+        """Accuracies of the encoder as it is, by protocol, on the hold-out part or the test part; none without labels in
+        common.
+        """
         held, part = (self.test, "test") if test else (self.held, "holdout")
         if not self.labelled or held is None or held.part.labels is None or (test and self.data.disjoint):
-            return None
+            return {}
         rows = measure.rows_of(self.train, held, self.run.probe, self.run.seed, everything)
         classes = len(self.data.classes or ())
-        return measure.knn(self.method.encoder, self.train, held, classes, self.run.probe, rows, part)
+        return measure.accuracies(self.method.encoder, self.train, held, classes, self.run.probe, rows, part)
 
     # ------------------------------------------------------------------ state
 
@@ -281,7 +283,8 @@ class Session:
         optimizer = checkpoint.gathered(self.optimizer.state_dict())
         if distributed.rank() == 0:
             extra = {
-                "seconds": self.seconds, "best": self.best, "baselines": json.dumps(self.baselines),
+                "seconds": self.seconds, "best": self.best, "best_step": self.best_step,
+                "baselines": json.dumps(self.baselines),
                 "encoder": json.dumps(self.header()),
             }  # fmt: skip
             state = checkpoint.Checkpoint(self.done, method, optimizer, text, extra)
@@ -292,57 +295,16 @@ class Session:
         checkpoint.load_into(self.method, saved.method, where)
         checkpoint.load_optimizer(self.optimizer, saved.optimizer)
         self.done, self.seconds, self.best = saved.step, saved.extra["seconds"], saved.extra["best"]
+        self.best_step = saved.extra.get("best_step", 0)  # 0: of an older version
         self.baselines = json.loads(saved.extra["baselines"])
 
 
-def steps_that_fit(session: Session, minutes: float, started: float) -> tuple[int, str]:
-    """How many steps fit into the minutes: some are timed, from a state that is put back afterwards.
+def due(every: float, total: int, per_epoch: int) -> set[int]:
+    """Steps after which something is due that comes every so many epochs, as `ProbeConfig.every` says; the last one always.
 
-    The first step of an epoch may cost more (clustering), and probes cost too: both are counted.
-
-    Args:
-        session: at step 0.
-        minutes: for everything since `started`.
-        started: `time.perf_counter()` when the program began its work.
-
-    Returns:
-        Steps (the same on every process), and what was measured.
+    0: about ten times in the run, at least an epoch apart; -1: never.
     """
-    kept = copy.deepcopy(session.method.state_dict())
-    laps: list[float] = []
-    for count in (2, 6):  # the first pass builds kernels and fills caches
-        laps, lap = [], time.perf_counter()
-        long = dataclasses.replace(session.run, steps=max(session.run.steps, 8))
-        for _ in steps(session.method, session.optimizer, session.train, long, 0, count):
-            if session.device.type == "cuda":
-                torch.cuda.synchronize(session.device)
-            laps.append(time.perf_counter() - lap)
-            lap = time.perf_counter()
-    session.method.load_state_dict(kept)
-    session.optimizer = optim.build(session.run.optimizer, session.method, int(session.run.batch_size))
-    lap = time.perf_counter()
-    if session.run.probe.every != -1:
-        session.ask()
-    look = time.perf_counter() - lap
-    one = sorted(laps[1:])[len(laps) // 2]
-    more = max(0.0, laps[0] - one)
-    left = 0.95 * (60 * minutes - (time.perf_counter() - started))
-
-    def fits(n: int) -> bool:
-        looks = len(due(session.run.probe, n, session.per_epoch)) + 3  # and the last one takes every picture
-        return n * one + math.ceil(n / session.per_epoch) * more + looks * look <= left
-
-    low, high = 1, max(1, int(left / one))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    said = f"{one:.3f} s a step, {look:.1f} s a probe measured"
-    return int(distributed.broadcast_object(low)), said
-
-
-def due(probing: ProbeConfig, total: int, per_epoch: int) -> set[int]:
-    """Steps after which the probe measures; the last one is always among them unless the probe is off."""
-    if probing.every == -1:
+    if every == -1:
         return set()
-    gap = max(1, round((probing.every or max(1.0, total / per_epoch / 10)) * per_epoch))
+    gap = max(1, round((every or max(1.0, total / per_epoch / 10)) * per_epoch))
     return {*range(gap, total, gap), total}

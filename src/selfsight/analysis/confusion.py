@@ -56,7 +56,7 @@ def confusion(found: Gathered, probe: str = "knn") -> Confusion:
     if probe == "knn":
         guess = knn(bank, labels, asked, k=20, temperature=0.07, classes=kinds).argmax(1)
     else:
-        guess = ridge_scores(bank, labels, asked, wanted, kinds)[0][1].argmax(1).cpu()
+        guess = ridge_scores(bank, labels, asked, wanted, kinds)[0].argmax(1).cpu()
     predicted = torch.full((len(found.asked.features),), -1, dtype=torch.int64)
     predicted[rows] = guess
     counts = torch.bincount(wanted * kinds + guess, minlength=kinds * kinds).view(kinds, kinds)

@@ -129,7 +129,7 @@ class Jigsaw(Method):
         drawn = {"picture": puzzle(tiles), "puzzle": puzzle(mixed), "answer": solution(mixed, order, answer)}
         return {name: (x - self.views.mean[:, None, None]) / self.views.std[:, None, None] for name, x in drawn.items()}
 
-    def study(self) -> dict[str, Tensor]:
+    def study(self, data: Data, rng: torch.Generator) -> dict[str, Tensor]:
         least, mean = distances(self.table.cpu())
         return {"permutations": self.table, "distances": torch.tensor([least, mean])}
 

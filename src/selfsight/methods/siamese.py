@@ -5,6 +5,7 @@ scale; rates and decays of the parts. Legend: B batch, D features of the project
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, cast
 
 import torch
@@ -150,9 +151,9 @@ class Siamese(Method):
 
     @property
     def matrix(self) -> Tensor:
-        """W_p, (D, D): the predictor's weight; of an mlp the product of its two, without normalisation and ReLU."""
+        """W_p, (D, D): the product of the predictor's weights, last layer first, without normalisation and ReLU."""
         weights = [distributed.whole(w.detach()) for w in self._weights]
-        return weights[0] if len(weights) == 1 else weights[1] @ weights[0]
+        return reduce(lambda product, weight: weight @ product, weights)
 
     def encode(self, views: Views, step: Step) -> Views:
         x, joint = views["global"], self.config.joint_views  # (2, B, C, S, S)
@@ -173,7 +174,7 @@ class Siamese(Method):
         with torch.autocast(z.device.type, enabled=False):
             z = z.to(self.correlation.dtype)
             z = z - distributed.all_sum(z.mean(1, keepdim=True)) / distributed.world() if config.centre else z
-            fresh = z.flatten(0, 1).T @ z.flatten(0, 1) / (z.shape[0] * z.shape[1])  # mean of z z' over both views
+            fresh = correlation(z)
         return Output(config.scale * loss, logs, {"correlation": fresh[None]})
 
     def after_step(self, step: Step, carry: dict[str, Tensor]) -> None:
@@ -210,9 +211,14 @@ class Siamese(Method):
                 groups.append(group)
         return groups
 
-    def study(self) -> dict[str, Tensor]:
-        """F and W_p, whose eigenvectors align as training goes (arXiv 2102.06810, section 3)."""
-        return {"correlation": self.correlation, "predictor": self.matrix}
+    def study(self, data: Data, rng: torch.Generator) -> dict[str, Tensor]:
+        """F and W_p, whose eigenvectors align as training goes (arXiv 2102.06810, section 3).
+
+        F is that of the given pictures, projected as in training, so that the untrained network has one too.
+        """
+        z = torch.stack([data.sweep(self.embed, rng=rng, train=True) for _ in range(2)])
+        z = z - z.mean(1, keepdim=True) if self.config.centre else z
+        return {"correlation": correlation(z), "predictor": self.matrix}
 
     def after_encoder(self) -> dict[str, nn.Module]:
         return {"projector": self.projector, "predictor": self.predictor}
@@ -220,6 +226,12 @@ class Siamese(Method):
     def constant_loss(self, batch: int) -> float:
         """The minimum: equal outputs predict each other."""
         return self.config.scale * (0.0 if self.config.objective == "byol" else -1.0)
+
+
+def correlation(z: Tensor) -> Tensor:
+    """F, the mean of z z' over both views of all pictures: (V, B, D) -> (D, D), symmetric."""
+    rows = z.flatten(0, 1)
+    return rows.T @ rows / (z.shape[0] * z.shape[1])
 
 
 @torch.no_grad()

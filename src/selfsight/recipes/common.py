@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from selfsight.augment import TilesConfig, ViewsConfig
@@ -116,6 +117,12 @@ def patches(cell: int, grid: int = 7, stride: int = 0) -> TilesConfig:
     """CPC's patches: they overlap by half, and lose an eighth of their side at random borders, which are filled with zeros."""
     stride = stride or cell // 2
     return TilesConfig(grid=grid, cell=cell, stride=stride, size=cell - max(1, cell // 8), pad=True, per_tile=True)
+
+
+# Tiles that follow the image size, by method: the side of a tile in pixels, its reason, and the tiles of that side.
+TILES_OF: dict[str, tuple[Callable[[int], int], str, Callable[[int], TilesConfig]]] = {
+    "cpc": (lambda size: max(8, size // 4), "a quarter of the picture in pixels, overlapping by half", patches),
+}
 
 
 def lars(lr: float, weight_decay: float, **settings: Any) -> OptimizerConfig:

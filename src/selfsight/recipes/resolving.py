@@ -11,7 +11,7 @@ from selfsight.augment.config import overruled
 from selfsight.augment.policies import entry
 from selfsight.errors import WrongUse
 from selfsight.methods import METHODS
-from selfsight.recipes.common import ENCODERS_OF, POLICIES_OF, patches
+from selfsight.recipes.common import ENCODERS_OF, POLICIES_OF, TILES_OF
 from selfsight.run import Run
 
 
@@ -43,7 +43,7 @@ def follow_pictures(
         ignored = ", ".join(["the policy", *(name.replace("_", "-") for name in overruled(run.views))])
         choose("pipeline", " ".join(run.views.pipeline.names), f"in place of {ignored}")
     elif run.views.policy == "auto":
-        policy = POLICIES_OF[run.method_name][0 if image_size <= 64 else 1]
+        policy = POLICIES_OF.get(run.method_name, POLICIES_OF["simclr"])[0 if image_size <= 64 else 1]
         colours = POLICIES[policy][0].jitter > 0  # a method that lets colours be (it predicts pixels) keeps its own
         if policy_of_data and colours and suits(policy_of_data, channels):
             policy = choose("policy", policy_of_data, f"{run.data} asks for it in place of {policy}")
@@ -54,11 +54,9 @@ def follow_pictures(
         run = replace(run, views=replace(run.views, policy=policy))
     else:
         entry(run.views.policy)  # refused now if there is none
-    if run.method_name == "cpc" and not run.views.tiles.cell:
-        tiles = patches(
-            choose("tiles", max(8, image_size // 4), "a quarter of the picture in pixels, overlapping by half")
-        )
-        run = replace(run, views=replace(run.views, tiles=tiles))
+    if run.method_name in TILES_OF and not run.views.tiles.cell:
+        side, why, tiles = TILES_OF[run.method_name]
+        run = replace(run, views=replace(run.views, tiles=tiles(choose("tiles", side(image_size), why))))
     return run, choices
 
 

@@ -207,12 +207,14 @@ def _finals(runs: list[RunFolder]) -> str:
     for i, run in enumerate(runs):
         name = key(colour(i), run.name) if len(runs) > 1 else ""
         beside = [("k-NN", found) for protocol, found in run.finals if protocol == "knn"]
-        beside = beside or [("k-NN", run.knn[-1][1]) for _ in run.knn[-1:]]
+        beside = beside or [("k-NN", run.accuracy()[-1][1]) for _ in run.accuracy()[-1:]]
         beside += [(protocol, found) for protocol, found in run.finals if protocol != "knn"]
         for protocol, found in beside:
-            rows.append(_measurement(name, protocol, found, i, run.untrained))
+            rows.append(
+                _measurement(name, protocol, found, i, run.untrained("knn" if protocol == "k-NN" else protocol))
+            )
         if len(runs) == 1:
-            for what, value in (("k-NN, untrained", run.untrained), ("k-NN, raw pixels", run.pixels)):
+            for what, value in (("k-NN, untrained", run.untrained()), ("k-NN, raw pixels", run.pixels)):
                 if value is not None:
                     cells = [name, what, f"<b>{percent(value)}</b>", "", bar(value, "#8a8f98"), NONE]
                     rows.append([*cells, '<span class="how">what training must beat</span>'])

@@ -4,11 +4,20 @@ from importlib import import_module
 
 VERBS = {
     "pretrain": ("pretrain [METHOD] --data DATA", "train an encoder; METHOD is simclr unless named"),
+    "plan": ("plan [METHOD] --data DATA", "time, memory and the batch that fits, before anything runs"),
     "resume": ("resume RUN", "go on with an interrupted run, exactly"),
-    "evaluate": ("evaluate RUN", "k-NN, ridge and logistic regression on frozen features"),
+    "evaluate": ("evaluate RUN", "k-NN, linear classifiers, fine-tuning, robustness, scores without labels"),
     "embed": ("embed RUN --data DATA --out F", "features of pictures as .npz, .csv or .parquet"),
     "export": ("export RUN --format timm", "the encoder for other programs"),
     "report": ("report RUN [RUN ...]", "one HTML page that opens offline"),
+    "panel": ("panel RUN [RUN ...]", "losses, contrastive and linear accuracies in one picture"),
+    "compare": ("compare --methods A,B", "methods at one length: means, deviations, tests over seeds"),
+    "sweep": ("sweep METHOD --grid NAME=A,B", "every combination of settings, ranked on held-out pictures"),
+    "labels": ("labels RUN|METHOD", "accuracy by number of labels, with and without pre-training"),
+    "eigenspace": (
+        "eigenspace RUN [RUN ...]",
+        "figures of a predictor's eigenspace (byol, simsiam, directpred, directcopy)",
+    ),
     "figures": ("figures RUN --out DIR", "maps, neighbours, clusters, confusions, spectra as PNG"),
     "check": ("check DATA [--against DATA]", "what is wrong with pictures: broken, odd, copies, leaks, classes"),
     "preview": ("preview DATA", "a picture of pictures and their augmented views"),

@@ -22,8 +22,8 @@ Also: --recipe NAME (defaults of a named run), --config FILE (settings from YAML
 settings and stop), --json (one JSON object on stdout)."""
 
 
-def settings(argv: list[str]) -> Run[Any]:
-    """The Run that the arguments of `pretrain` describe; "auto" is not resolved yet."""
+def settings(argv: list[str], verb: str = "pretrain", about: str = ABOUT) -> Run[Any]:
+    """The Run that the arguments of `pretrain` (or of a verb that takes the same) describe; "auto" is not resolved yet."""
     from selfsight import recipes
     from selfsight import run as runs
     from selfsight.api import has_cuda
@@ -54,10 +54,10 @@ def settings(argv: list[str]) -> Run[Any]:
         base = recipes.recipe(method or "simclr", short)
         if not name and data is not None:
             base = dataclasses.replace(base, data=data)
-    check_flags(argv, base, "pretrain")
+    check_flags(argv, base, verb)
     if any(not token.startswith("-") for token in argv[:1]):
-        raise WrongUse(f"unexpected {argv[0]!r}: the method comes first, then flags (selfsight pretrain --help)")
-    parsed: Run[Any] = parse(runs.Run[type(base.method)], argv, base, "pretrain", "[METHOD]", ABOUT)  # type: ignore[misc]
+        raise WrongUse(f"unexpected {argv[0]!r}: the method comes first, then flags (selfsight {verb} --help)")
+    parsed: Run[Any] = parse(runs.Run[type(base.method)], argv, base, verb, "[METHOD]", about)  # type: ignore[misc]
     return parsed
 
 
