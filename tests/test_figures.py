@@ -353,8 +353,8 @@ def test_figures_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert 'id="map0"' in page
     assert 0 <= found["confusion"]["top1"] <= 1
     assert cli.run(words) == 2  # a file that is there is not replaced
-    assert cli.run(["figures", str(run), "--out", str(tmp_path / "g"), "--which", "attention"]) == 2
-    assert not (tmp_path / "g").exists()
+    assert cli.run(["figures", str(run), "--out", str(tmp_path / "g"), "--which", "curves,attention"]) == 2
+    assert not list((tmp_path / "g").iterdir())  # nothing half done
     assert cli.run(["figures", str(run), "--out", str(tmp_path / "g"), "--which", "mapp"]) == 2
     assert "Perhaps you meant 'map'" in capsys.readouterr().err
     assert cli.run(["figures", str(run)]) == 2

@@ -95,6 +95,8 @@ def figures(
             done[name] = str(path)
         except WrongUse as error:
             if which:
+                for made in done.values():  # or the same command, mended, would find them in its way
+                    Path(made).unlink()
                 raise
             left_out[name] = str(error)
     if not done:
@@ -143,7 +145,7 @@ class _Drawing:
 
     @cached_property
     def title(self) -> str:
-        return f"{self.found.name} on {self.found.data}"
+        return self.found.name if self.found.name == self.found.data else f"{self.found.name} on {self.found.data}"
 
     def map(self, path: Path) -> None:
         colours = self.colours  # before the map is computed: a wrong name is told at once

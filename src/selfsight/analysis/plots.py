@@ -22,7 +22,9 @@ CELL, GAP, TEXT = 72, 6, 14  #: pixels of a picture of a strip, between them, an
 
 def draw_map(found: Map, colourings: Sequence[Colouring], title: str) -> Any:
     """A panel for each colouring, side by side, with its score above it."""
-    figure = _figure(5.2 * len(colourings), 6.4)
+    kinds = [len(np.unique(by.values[by.values >= 0])) for by in colourings if by.names is not None]
+    lines = max((-(-n // 4) for n in kinds if n <= NAMED), default=1)  # of the legends below
+    figure = _figure(5.2 * len(colourings), 6.1 + 0.22 * lines)
     for i, by in enumerate(colourings):
         axes = figure.add_subplot(1, len(colourings), i + 1)
         _scatter(figure, axes, found.points, by._replace(values=by.values[found.rows]))
