@@ -92,6 +92,7 @@ def desk(tmp_path_factory):
     for part in ("train", "test"):
         selfsight.embed(desk / RUN, str(desk / "labelled" / part), desk / f"{part}.npz")
     selfsight.check(desk / "photos", exclude=desk / "leave-out.txt")
+    shutil.copytree(ROOT / "configs", desk / "configs")
     (desk / "my.yaml").write_text("- crop: {scale: [0.2, 1.0]}\n- flip\n")
     return desk
 
@@ -111,8 +112,8 @@ class Parsed(Exception):
 def parse_only(argv, monkeypatch):
     """A verb up to the end of its flags; WrongUse if they are wrong."""
     verb = importlib.import_module(f"selfsight.verbs.{argv[0]}")
-    wrapped = [name for name in ("words_and_flags", "parse") if hasattr(verb, name)]
-    assert wrapped, f"selfsight.verbs.{argv[0]} reads its flags by neither words_and_flags nor parse"
+    wrapped = [name for name in ("words_and_flags", "parse", "read_flags") if hasattr(verb, name)]
+    assert wrapped, f"selfsight.verbs.{argv[0]} reads its flags by none of words_and_flags, parse, read_flags"
     for name in wrapped:
         real = getattr(verb, name)
 
