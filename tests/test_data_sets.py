@@ -518,7 +518,7 @@ ABSENT = {
     "stl10": r"STL-10 is not there: .*/class_names\.txt; add --download, or put http.*gz at .*/stl10_binary\.tar\.gz",
     "imagenet": r"ImageNet is not there: .*fetch ILSVRC 2012 from https.*train/SYNSET/\*\.JPEG.*LOC_val_solution\.csv",
     "imagenet100": r"ImageNet is not there: .*fetch ILSVRC 2012 from https.*train/SYNSET/\*\.JPEG.*devkit",
-    "imagenette": r"no .*/imagenette2/train; fetch it from https.*imagenette2\.tgz, or add --download, and put into .*/imagenette2: train/SYNSET",
+    "imagenette": r"no .*imagenette2/train; fetch it from https.*2\.tgz, or add --download, and put into .*/imagenette2: train/SYN",
     "imagewoof:160": r"no .*/imagewoof2-160/train; fetch it from https.*imagewoof2-160\.tgz \(--download does not\)",
     "tiny-imagenet": r"Tiny ImageNet is not there: no .*wnids\.txt; fetch .*zip .*val_annotations\.txt, wnids\.txt, words\.txt",
 }

@@ -107,6 +107,31 @@ def test_checkpoints_of_other_codebases(
     assert "100 of 100 tensors" in lines[0]
 
 
+def test_files_from_before_torch_1_6(resnet: tuple[nn.Module, nn.Module], tmp_path: Path) -> None:
+    content = {
+        "args": argparse.Namespace(lr=0.1),
+        "best": np.float64(3),
+        "model": under("module.", resnet[0].state_dict()),
+    }
+    torch.save(content, tmp_path / "old.pth.tar", _use_new_zipfile_serialization=False)
+    encoder = selfsight.load(tmp_path / "old.pth.tar", encoder="resnet18", log=quiet)
+    assert encoder.header["weights"]["matched"] == 100
+
+
+def test_patches_of_14_pixels_and_scaled_layers(tmp_path: Path) -> None:
+    """As DINOv2 has them: the file says patch, size, and that layers are scaled."""
+    settings: dict[str, Any] = {"img_size": 42, "embed_dim": 192, "num_heads": 3, "depth": 12}
+    theirs = trained(timm.create_model("vit_small_patch14_dinov2", num_classes=0, **settings))
+    state = under("backbone.", theirs.state_dict()) | {"backbone.mask_token": torch.zeros(1, 192)}
+    torch.save({"teacher": state | {"dino_head.mlp.0.weight": torch.zeros(4)}}, tmp_path / "dinov2.pth")
+    ours: Any = selfsight.load(tmp_path / "dinov2.pth", encoder="vit-tiny", log=quiet)
+    assert (ours.header["image_size"], ours.net.patch) == (42, 14)
+    assert not ours.header["weights"]["missing"]
+    images = torch.rand(2, 3, 42, 42)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), expected(theirs, images), rtol=1e-5, atol=1e-5)
+
+
 def test_a_prefix_chooses_the_other_copy(resnet: tuple[nn.Module, nn.Module], tmp_path: Path) -> None:
     torch.save(CHECKPOINTS["dino"](*resnet), tmp_path / "dino.pth")
     load = lambda prefix: selfsight.load(

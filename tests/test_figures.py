@@ -14,7 +14,7 @@ from torch import Tensor
 import selfsight
 from selfsight import cli
 from selfsight.analysis.clusters import agreement, cluster_gallery, clusters_of, default_count, neighbour_gallery
-from selfsight.analysis.confusion import confusion, mistakes
+from selfsight.analysis.confusion import confusion
 from selfsight.analysis.figures import FIGURES, figures
 from selfsight.analysis.gather import Gathered, Rows, gather
 from selfsight.analysis.maps import colourings, project, silhouette
@@ -22,7 +22,7 @@ from selfsight.analysis.spectrum import spectrum
 from selfsight.analysis.summary import analyse, arrays_of, full_report, header_of
 from selfsight.errors import WrongUse
 from selfsight.evaluate.linear import ridge
-from selfsight.report.found import read_found
+from selfsight.report.found import Found, mistakes, read_found
 
 
 def blobs(count: int = 90, kinds: int = 3, noise: float = 0.1, dim: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -132,9 +132,9 @@ def test_galleries_show_the_nearest() -> None:
         assert arrays["cluster_rows"][i].tolist() == near
     assert arrays["cluster_purity"].tolist() == [1, 1, 1]
     assert sorted(arrays["cluster_class"].tolist()) == [0, 1, 2]
-    near = neighbour_gallery(found, count=4, k=3)
+    shown = neighbour_gallery(found, count=4, k=3)
     bank = torch.nn.functional.normalize(found.bank.features)  # type: ignore[union-attr]
-    for picture, others in zip(near["query"], near["neighbours"]):  # picture i is of gray i
+    for picture, others in zip(shown["query"], shown["neighbours"]):  # picture i is of gray i
         row = int(picture[0, 0, 0])
         best = (bank @ unit[row]).topk(3).indices
         assert others[:, 0, 0, 0].tolist() == best.tolist()
@@ -158,8 +158,6 @@ def test_confusions_count_what_the_probe_says() -> None:
     assert found.asked.labels is not None
     known = ridge(bank.features, bank.labels, found.asked.features, found.asked.labels, 3)
     assert linear.accuracy == pytest.approx(known["top1"])
-    worst = mistakes(np.array([[5, 3, 0], [1, 9, 4], [0, 0, 7]]))
-    assert worst == [(1, 2, 4), (0, 1, 3), (1, 0, 1)]
     with pytest.raises(WrongUse, match="no labels"):
         confusion(made(labelled=False))
 
@@ -312,6 +310,9 @@ def test_a_report_of_a_run_is_computed_once(run: Path, tmp_path: Path, capsys: p
     assert header_of(own)["pictures"] == 25
     other = analyse(run, kind="pca", pictures=25, data="shapes:16:60")
     assert other != own  # other pictures do not take the place of the run's own
+    told = mistakes([("r", Found({"confusion_knn": np.array([[5, 3, 0], [1, 9, 4], [0, 0, 7]]), "class_names": list("abc")},
+                                 {"knn": {"protocol": "p", "top1": 21 / 29}}))])  # fmt: skip
+    assert "Most often mistaken: b taken for c (4 of 14); a taken for b (3 of 8); b taken for a (1 of 14)." in told
     found = read_found(other)
     assert found is not None
     assert "shapes:16:60" in found.where

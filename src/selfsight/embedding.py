@@ -36,8 +36,8 @@ class Embedded:
 
 def embed(
     target: str | Path | checkpoints.Encoder, data: Any, out: str | Path | None = None, *, features: str = "encoder",
-    image_size: int = 0, device: str = "auto", batch_size: int = 256, data_root: str | None = None, flip: bool = False,
-    checkpoint: str | None = None,
+    image_size: int = 0, device: str = "auto", batch_size: int = 256, data_root: str | None = None,
+    exclude: str | None = None, flip: bool = False, checkpoint: str | None = None,
 ) -> Embedded:  # fmt: skip
     """Features of pictures, and a file of them.
 
@@ -51,6 +51,7 @@ def embed(
         device: where.
         batch_size: pictures at a time.
         data_root: where named sets live.
+        exclude: a list of pictures to leave out, as `check` writes it; the others keep their `index`.
         flip: features are the mean of a picture's and of its mirror image's.
         checkpoint: which state of a run folder, as in `evaluate`.
     """
@@ -76,9 +77,13 @@ def embed(
     classes = None
     if isinstance(data, str | Path):
         root = Path(data_root).expanduser() if data_root else None
-        opened = open_data(str(data), root=root, image_size=size, holdout=0, channels=channels, log=say)
+        opened = open_data(
+            str(data), root=root, image_size=size, holdout=0, channels=channels, exclude=exclude, log=say
+        )
         part, classes = opened.train, opened.classes
     else:
+        if exclude:
+            raise WrongUse("--exclude names pictures of a data set: of a list, leave out those that are not wanted")
         part = from_objects(data, image_size=size, channels=channels)
     where = pick_device(device)
     rows = extract(

@@ -97,6 +97,9 @@ class Run(Generic[M]):
     """Where decoded pictures live: memory, a file mapped into memory, or nowhere (decoded each time)."""
     workers: int | None = None
     """Processes that decode pictures; default: as many as help."""
+    shuffle_window: int = 0
+    """Shards that are shuffled among each other: an epoch goes through the shards in a random order, so many at a time, and
+    reads them nearly from start to end, as slow disks and networks want it. 0: all pictures are shuffled."""
 
     encoder: str = "resnet18"
     """The network that learns (see `selfsight list encoders`)."""
@@ -192,6 +195,7 @@ class Run(Generic[M]):
         refuse(self.threads < 0, f"--threads is {self.threads}, must not be negative (0: as torch chooses)")
         refuse(self.channels not in (0, 1, 3), f"--channels is {self.channels}: give 1, 3 or 0 (as the files say)")
         refuse(self.workers is not None and self.workers < 0, f"--workers is {self.workers}, must not be negative")
+        refuse(self.shuffle_window < 0, f"--shuffle-window is {self.shuffle_window}, must not be negative (0: all)")
         refuse(self.seed < 0, f"--seed is {self.seed}, must not be negative")
         if isinstance(self.batch_size, int):
             parts = self.processes * self.accumulate

@@ -63,15 +63,6 @@ def confusion(found: Gathered, probe: str = "knn") -> Confusion:
     return Confusion(counts.numpy(), predicted.numpy(), probe)
 
 
-def mistakes(counts: np.ndarray, most: int = 5) -> list[tuple[int, int, int]]:
-    """The pairs (true class, taken for, how often) that are mistaken most often, of equals the first classes first."""
-    off = counts.copy()
-    np.fill_diagonal(off, 0)
-    order = np.argsort(-off, axis=None, kind="stable")[:most]
-    pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, off.shape))]
-    return [(i, j, int(off[i, j])) for i, j in pairs if off[i, j] > 0]
-
-
 def to_arrays(found: Confusion) -> dict[str, Any]:
     """Arrays of a confusion, under names that tell its probe."""
     return {f"confusion_{found.probe}": found.counts, f"predicted_{found.probe}": found.predicted}

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import yaml
 
+from selfsight import run as runs
 from selfsight._version import __version__
 from selfsight.errors import WrongUse
 from selfsight.tables import whole
@@ -192,12 +193,13 @@ def read(folder: Path) -> Study:
 
 
 def _asked(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A question without what no number depends on; cells by name."""
+    """A question without what no number depends on; cells by name. Settings that are younger than a study have defaults."""
 
     def bare(cell: Mapping[str, Any]) -> dict[str, Any]:
-        run = cell["run"]
-        kept = None if run is None else {k: v for k, v in run.items() if k not in UNASKED}
-        return {**cell, "run": kept}
+        if cell["run"] is None:
+            return dict(cell)
+        run = json.loads(json.dumps(runs.to_dict(runs.from_dict(cell["run"]))))
+        return {**cell, "run": {k: v for k, v in run.items() if k not in UNASKED}}
 
     return {**plain, "cells": {cell["name"]: bare(cell) for cell in plain["cells"]}}
 

@@ -18,7 +18,7 @@ from selfsight import run as runs
 from selfsight.checkpoint import write_text
 from selfsight.embedding import say
 from selfsight.errors import WrongUse
-from selfsight.evaluate import UNLABELLED, stored
+from selfsight.evaluate import PICTURES, UNLABELLED, stored
 from selfsight.rng import Stream, seed_of
 from selfsight.run import Run
 from selfsight.session import Session, open_for, pick_device, prepare, provenance
@@ -167,17 +167,20 @@ def measured(
         "data_root": run.data_root if run else None, "device": run.device if run else "auto",
     }  # fmt: skip
     of = "pixels" if cell.source == "pixels" else target
-    plain = [name for name in measure.protocols if not measure.amounts or name not in LABELLED]
+    able = [
+        name for name in measure.protocols if of != "pixels" or name not in PICTURES
+    ]  # pixels have no network to train
+    plain = [name for name in able if not measure.amounts or name not in LABELLED]
     settings = {name: found for name, found in measure.settings.items() if name in plain}
     found = evaluation.evaluate(of, protocols=plain, settings=settings, **asked) if plain else {}
-    for name in measure.protocols:
+    for name in able:
         if name not in plain:
             more = measure.settings.get(name, {})
             shared = cell.source == "run"  # the same features for every seed
             kept = features / f"{name_of(cell.row, 0) if shared else cell.name}.npz"
             found[name] = LABELLED[name](of, measure.amounts, more, asked, kept)
-            if not shared:
-                kept.unlink(missing_ok=True)
+    if cell.source != "run":
+        (features / f"{cell.name}.npz").unlink(missing_ok=True)
     return found
 
 
@@ -214,19 +217,21 @@ def amount_of(text: str, count: int) -> int | float:
     return share
 
 
+def features_of(target: Path | str, asked: dict[str, Any], path: Path) -> stored.Sets:
+    """Features of both parts from a file, which is written if it is not there."""
+    if not path.is_file():  # k-NN, which is cheap, since some protocol must be asked
+        path.parent.mkdir(parents=True, exist_ok=True)
+        evaluation.evaluate(target, protocols=["knn"], out=path, **{**asked, "seed": 0})  # one hold-out part for all
+    return stored.read(path)[0]
+
+
 def few_shot(
     target: Path | str, amounts: Sequence[str], settings: dict[str, Any], asked: dict[str, Any], features: Path
 ) -> dict[str, Any]:
     """Logistic regression on the frozen features, one draw of labels for each amount."""
-    if not features.is_file():  # k-NN, which is cheap, since some protocol must be asked
-        features.parent.mkdir(parents=True, exist_ok=True)
-        evaluation.evaluate(
-            target, protocols=["knn"], out=features, **{**asked, "seed": 0}
-        )  # one hold-out part for all
-    sets, _ = stored.read(features)
+    sets = features_of(target, asked, features)
     assert sets.train is not None
-    shares = [amount_of(text, len(sets.train)) for text in amounts]
-    own = {"draws": 1, **settings, "amounts": shares}
+    own = {"draws": 1, **settings, "amounts": [amount_of(text, len(sets.train)) for text in amounts]}
     found = evaluation.evaluate(features, protocols=["fewshot"], settings={"fewshot": own}, seed=asked["seed"])[
         "fewshot"
     ]
@@ -234,7 +239,22 @@ def few_shot(
     return {**found, "amounts": rows}
 
 
-LABELLED: dict[str, Labelled] = {"fewshot": few_shot}
+def fine_tuned(
+    target: Path | str, amounts: Sequence[str], settings: dict[str, Any], asked: dict[str, Any], features: Path
+) -> dict[str, Any]:
+    """The whole network learns each amount of labels. Of an encoder with its first weights: supervised from scratch."""
+    sets = features_of(target, asked, features)  # which says how many pictures there are
+    assert sets.train is not None
+    found: dict[str, Any] = {}
+    rows = []
+    for text in amounts:
+        own = {**settings, "labels": amount_of(text, len(sets.train))}
+        found = evaluation.evaluate(target, protocols=["finetune"], settings={"finetune": own}, **asked)["finetune"]
+        rows.append({"labels": text, "rows": found["rows"], "top1": found["top1"], "each": found["each"]})
+    return {**found, "amounts": rows}
+
+
+LABELLED: dict[str, Labelled] = {"fewshot": few_shot, "finetune": fine_tuned}
 """Protocols that learn from an amount of labels."""
 
 

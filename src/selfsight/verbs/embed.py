@@ -17,6 +17,8 @@ class EmbedFlags(EncoderFlags):
     """Pictures: a data name, folder, file or list."""
     out: str = ""
     """File: .npz, .npy (labels beside it), .csv or .parquet."""
+    exclude: str | None = None
+    """A list of pictures to leave out, as `selfsight check` writes it."""
     checkpoint: str | None = None
     """Which state of a run: best (by its --probe.monitor), last, or the number of a step that --export-every kept;
     default: the finished encoder."""
@@ -45,7 +47,7 @@ def main(argv: list[str]) -> int:
     keep_memory()
     found = api.embed(
         encoder_or_name(words[0], flags), flags.data, flags.out, features=flags.features, image_size=flags.image_size,
-        device=flags.device, data_root=flags.data_root, flip=flags.flip, checkpoint=flags.checkpoint,
+        device=flags.device, data_root=flags.data_root, exclude=flags.exclude, flip=flags.flip, checkpoint=flags.checkpoint,
     )  # fmt: skip
     facts = {
         "out": flags.out,

@@ -60,6 +60,8 @@ def main(argv: list[str]) -> int:
             run = pretrain.settings([word, *rest])
             targets[run.method_name], first = run, run.seed
         else:
+            if flags.train is None and not (path / "run.yaml").is_file():
+                raise WrongUse(f"{word} does not say which pictures it saw: give --train DATA --test DATA")
             name = path.resolve().name
             targets[name if name not in targets else str(path)] = path
     trained = any(isinstance(target, Run) for target in targets.values())
