@@ -93,6 +93,7 @@ def desk(tmp_path_factory):
     for part in ("train", "test"):
         selfsight.embed(desk / RUN, str(desk / "labelled" / part), desk / f"{part}.npz")
     selfsight.check(desk / "photos", exclude=desk / "leave-out.txt")
+    shutil.copytree(ROOT / "configs", desk / "configs")
     (desk / "my.yaml").write_text("- crop: {scale: [0.2, 1.0]}\n- flip\n")
     (desk / "mine.yaml").write_text("method: {name: byol, momentum: 0.9}\n")
     return desk
