@@ -24,7 +24,7 @@ BLUE, GREEN, SAND, ROSE, GRAY = "#dbe7f6", "#dcefe1", "#f6ecd6", "#f6dfe1", "#ec
 LAYOUT: dict[str, tuple[str, dict[str, str]]] = {
     "front": (GRAY, {
         "cli.py": "finds the verb", "verbs": "a file for each verb", "api.py": "the same from Python",
-        "catalogue.py": "selfsight list", "plugins.py": "what packages add"}),
+        "studies": "compare, sweep", "plugins.py": "what packages add"}),
     "runs": (SAND, {
         "recipes": "named runs", "run.py": "settings, YAML", "pretraining.py": "folder, signals",
         "session.py": "data, method, state", "watch.py": "logs, probes"}),
