@@ -8,7 +8,7 @@ DEMO ?= runs/demo
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-gpu check format bench methods configs eigenspace gate clean
+.PHONY: demo test test-gpu check format bench bench-evaluate methods configs eigenspace gate clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -48,6 +48,11 @@ gate: $(TEST_STAMP)
 bench: $(TEST_STAMP)
 	$(BIN)/python -m pip install --quiet kornia lightly faiss-cpu
 	$(BIN)/python benchmarks/speed.py
+
+# Evaluation beside the bare work in it, faiss and scikit-learn.
+bench-evaluate: $(TEST_STAMP)
+	$(BIN)/python -m pip install --quiet faiss-cpu
+	$(BIN)/python benchmarks/evaluate.py $(ARGS)
 
 # All methods at one CPU budget on a folder of pictures, one folder a class: make methods PICTURES=cifar/train
 methods: $(STAMP)

@@ -1,9 +1,11 @@
 """Every command and snippet of README.md and docs/ works.
 
-- Commands that a test can afford are run, in a folder with tiny pictures and runs under the names that the documents use. `pretrain` gets the
-  recipe `tiny` and two steps on top (so do `pretrain` and `evaluate` of the Python blocks).
-- The others (named data sets that are not here, long trainings, studies) are parsed by their verb up to the end of its flags: a wrong
-  flag, method, recipe or value fails.
+- Commands that a test can afford are run, in a folder with tiny pictures and runs under the names that the documents use: evaluate,
+  embed, report, check, list, resume, preview, export (not to timm, torchvision and ONNX, see test_formats.py), and the two steps of
+  README.md with the recipe `tiny`. So are the Python blocks, whose trainings are two steps of it.
+- The others (named data sets that are not here, trainings, studies) are parsed by their verb up to the end of its flags: a
+  wrong flag, method, recipe or value fails.
+- The plug-in's commands are run by test_extending.py.
 - `make` targets and `python FILE` must exist; `pip install` must name an extra that there is.
 """
 
@@ -13,7 +15,6 @@ import json
 import re
 import shlex
 import shutil
-import sys
 import tomllib
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def named(items):
     return [pytest.param(*item, id=f"{item[0].name}: {item[1][:60]}") for item in items]
 
 
-SELFSIGHT = [(page, line) for page, line in commands() if line.startswith("selfsight ")]
+SELFSIGHT = [(page, line) for page, line in commands() if line.startswith("selfsight ") and " plain " not in line]
 OTHERS = [(page, line) for page, line in commands() if not line.startswith("selfsight ")]
 
 
@@ -75,19 +76,14 @@ def desk(tmp_path_factory):
     """Pictures, a run, and files under the names that the documents use."""
     desk = tmp_path_factory.mktemp("desk")
     rng = np.random.default_rng(0)
-    for folder in (
-        "photos/a",
-        "photos/b/deep",
-        "labelled/train/cat",
-        "labelled/train/dog",
-        "labelled/test/cat",
-        "labelled/test/dog",
-    ):
+    labelled = {f"labelled/{part}/{kind}": n for part, n in (("train", 100), ("test", 12)) for kind in ("cat", "dog")}
+    for folder, count in {"photos/a": 12, "photos/b/deep": 12, **labelled}.items():
         (desk / folder).mkdir(parents=True)
-        for i in range(12):
+        for i in range(count):
             Image.fromarray(rng.integers(0, 255, (32, 32, 3)).astype(np.uint8)).save(desk / folder / f"{i}.png")
     shutil.copytree(desk / "labelled/train", desk / "photos/train")
     shutil.copytree(desk / "labelled/test", desk / "photos/test")
+    shutil.copy(desk / "photos/test/cat/0.png", desk / "photos/train/cat/leak.png")  # for the doctor
     made = selfsight.pretrain("simclr", recipe="tiny", steps=2, out=desk / RUN, quiet=True)
     assert made.code == 0
     for name in ("a", "b", "byol", "first", "demo"):
@@ -96,7 +92,7 @@ def desk(tmp_path_factory):
     assert dino.code == 0
     for part in ("train", "test"):
         selfsight.embed(desk / RUN, str(desk / "labelled" / part), desk / f"{part}.npz")
-    (desk / "leave-out.txt").write_text("a/0.png\n")
+    selfsight.check(desk / "photos", exclude=desk / "leave-out.txt")
     (desk / "my.yaml").write_text("- crop: {scale: [0.2, 1.0]}\n- flip\n")
     (desk / "mine.yaml").write_text("method: {name: byol, momentum: 0.9}\n")
     return desk
@@ -149,12 +145,7 @@ def affordable(argv):
     """Whether a command is run: quick, and all that it names is on the desk."""
     verb, rest = argv[0], argv[1:]
     words = [token for token in rest if not token.startswith("--")]
-    data = [
-        Path(word).expanduser()
-        for flag in ("--train", "--test", "--data")
-        if flag in rest
-        for word in [rest[rest.index(flag) + 1]]
-    ]
+    data = [Path(rest[rest.index(flag) + 1]).expanduser() for flag in ("--train", "--test", "--data") if flag in rest]
     if any(not path.exists() for path in data) or ("--exclude" in rest and verb == "evaluate"):
         return False
     if verb == "list":
@@ -173,6 +164,9 @@ def settled(line):
 @pytest.mark.parametrize(("page", "line"), named(SELFSIGHT))
 def test_a_command_of_selfsight(page, line, place, monkeypatch, capsys):
     argv = settled(line)
+    if argv[0] == "--help":
+        assert cli.run(argv) == 0
+        return
     assert argv[0] in VERBS, f"{page.name}: no verb {argv[0]}"
     if argv[1:] in ([], ["--help"]) and argv[0] != "list":  # the verb is named, not shown
         assert cli.VERB_LINES
@@ -182,6 +176,7 @@ def test_a_command_of_selfsight(page, line, place, monkeypatch, capsys):
     if not affordable(argv):
         parse_only(argv, monkeypatch)
         return
+    Path("views.png").unlink(missing_ok=True)  # where preview writes, unless told
     if "--out" in argv:
         out = Path(argv[argv.index("--out") + 1])
         shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
@@ -210,7 +205,9 @@ def test_the_two_steps_of_the_readme(place, capsys):
     """The newcomer's own folder, as it is written, but for the recipe `tiny` and two steps."""
     text = (ROOT / "README.md").read_text().split("## Your own folder in two steps")[1]
     lines = [line.split("  #")[0].strip() for line in text.split("```")[1].strip().splitlines()]
-    for line, more in zip(lines, (["--recipe", "tiny", "--steps", "2", "--batch-size", "16", "--quiet"], [])):
+    for line, more in zip(
+        lines, (["--recipe", "tiny", "--steps", "2", "--batch-size", "16", "--holdout", "8", "--quiet"], [])
+    ):
         argv = [token.replace("runs/photos", "runs/mine") for token in shlex.split(line)[1:]]
         Path("features.npz").unlink(missing_ok=True)
         assert cli.run([*argv, *more]) == 0, capsys.readouterr().err
@@ -250,14 +247,8 @@ def test_a_snippet_of_python(page, code, place, monkeypatch):
         return real(method, **{**given, "recipe": "tiny", "data": "shapes:16:640", "steps": 2, "quiet": True})
 
     monkeypatch.setattr(selfsight, "pretrain", short)
-    for file in ("sheet.html", "leave-out.txt"):
-        Path(file).unlink(missing_ok=True)
     images = torch.rand(2, 3, 16, 16)
-    if "selfsight.pretrain" in code:
-        monkeypatch.setattr(sys, "argv", ["snippet"])
     exec(compile(code, page.name, "exec"), {"images": images, "__name__": f"snippet_of_{page.stem}"})
-    if "leave-out.txt" in code:
-        Path("leave-out.txt").write_text("a/0.png\n")
 
 
 def test_the_method_table_is_the_stored_results(monkeypatch):
@@ -291,10 +282,10 @@ def anchors(text):
     return {re.sub(r"[^\w\- ]", "", head.replace("`", "").lower()).replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, id=page.name) for page in [*PAGES, ROOT / "docs/acceptance.md", ROOT / "CONTRIBUTING.md"]],
-)
+LINKED = [*PAGES, ROOT / "docs/acceptance.md", ROOT / "CONTRIBUTING.md"]
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in LINKED])
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\((?!http)([^)\s]+)\)", page.read_text()):
         path, _, anchor = link.partition("#")

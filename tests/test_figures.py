@@ -14,7 +14,7 @@ from torch import Tensor
 import selfsight
 from selfsight import cli
 from selfsight.analysis.clusters import agreement, cluster_gallery, clusters_of, default_count, neighbour_gallery
-from selfsight.analysis.confusion import confusion, mistakes
+from selfsight.analysis.confusion import confusion
 from selfsight.analysis.figures import FIGURES, figures
 from selfsight.analysis.gather import Gathered, Rows, gather
 from selfsight.analysis.maps import colourings, project, silhouette
@@ -22,7 +22,7 @@ from selfsight.analysis.spectrum import spectrum
 from selfsight.analysis.summary import analyse, arrays_of, full_report, header_of
 from selfsight.errors import WrongUse
 from selfsight.evaluate.linear import ridge
-from selfsight.report.found import read_found
+from selfsight.report.found import Found, mistakes, read_found
 
 
 def blobs(count: int = 90, kinds: int = 3, noise: float = 0.1, dim: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -132,9 +132,9 @@ def test_galleries_show_the_nearest() -> None:
         assert arrays["cluster_rows"][i].tolist() == near
     assert arrays["cluster_purity"].tolist() == [1, 1, 1]
     assert sorted(arrays["cluster_class"].tolist()) == [0, 1, 2]
-    near = neighbour_gallery(found, count=4, k=3)
+    shown = neighbour_gallery(found, count=4, k=3)
     bank = torch.nn.functional.normalize(found.bank.features)  # type: ignore[union-attr]
-    for picture, others in zip(near["query"], near["neighbours"]):  # picture i is of gray i
+    for picture, others in zip(shown["query"], shown["neighbours"]):  # picture i is of gray i
         row = int(picture[0, 0, 0])
         best = (bank @ unit[row]).topk(3).indices
         assert others[:, 0, 0, 0].tolist() == best.tolist()
@@ -158,8 +158,6 @@ def test_confusions_count_what_the_probe_says() -> None:
     assert found.asked.labels is not None
     known = ridge(bank.features, bank.labels, found.asked.features, found.asked.labels, 3)
     assert linear.accuracy == pytest.approx(known["top1"])
-    worst = mistakes(np.array([[5, 3, 0], [1, 9, 4], [0, 0, 7]]))
-    assert worst == [(1, 2, 4), (0, 1, 3), (1, 0, 1)]
     with pytest.raises(WrongUse, match="no labels"):
         confusion(made(labelled=False))
 
@@ -263,7 +261,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_gathering_takes_the_hold_out_and_a_bank(run: Path) -> None:
+def test_gathering_takes_the_hold_out_and_a_bank(run: Path, tmp_path: Path) -> None:
     found = gather(run, pictures=20, bank=30)
     assert (len(found.asked.features), len(found.bank.features)) == (20, 30)  # type: ignore[union-attr]
     assert found.asked.part == "holdout"
@@ -278,6 +276,16 @@ def test_gathering_takes_the_hold_out_and_a_bank(run: Path) -> None:
         assert torch.allclose(encoder(x), found.asked.features, atol=2e-2)
     own = gather(run, data="shapes:16:60", pictures=0, bank=0, image_size=16)
     assert own.asked.total == len(own.asked.features)
+    assert own.labelled
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), dtype=np.uint8)
+    np.save(tmp_path / "heap.npy", pixels)  # no labels, no parts: the bank is what is not asked
+    heap = gather(run, data=str(tmp_path / "heap.npy"), pictures=15, image_size=16)
+    assert (heap.asked.part, heap.labelled) == ("train", False)
+    rest = heap.bank
+    assert rest is not None
+    assert sorted([*heap.asked.index, *rest.index]) == list(range(40))
+    assert heap.asked.pictures is not None
+    assert np.array_equal(heap.asked.pictures, pixels[heap.asked.index])
     with pytest.raises(WrongUse, match="stands for both parts"):
         gather(run, data="shapes", train="shapes")
     with pytest.raises(WrongUse, match="none may be negative"):
@@ -302,6 +310,9 @@ def test_a_report_of_a_run_is_computed_once(run: Path, tmp_path: Path, capsys: p
     assert header_of(own)["pictures"] == 25
     other = analyse(run, kind="pca", pictures=25, data="shapes:16:60")
     assert other != own  # other pictures do not take the place of the run's own
+    told = mistakes([("r", Found({"confusion_knn": np.array([[5, 3, 0], [1, 9, 4], [0, 0, 7]]), "class_names": list("abc")},
+                                 {"knn": {"protocol": "p", "top1": 21 / 29}}))])  # fmt: skip
+    assert "Most often mistaken: b taken for c (4 of 14); a taken for b (3 of 8); b taken for a (1 of 14)." in told
     found = read_found(other)
     assert found is not None
     assert "shapes:16:60" in found.where

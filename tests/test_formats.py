@@ -217,7 +217,7 @@ def test_timm_loads_the_folder_for_the_hub(
     run = saved(tmp_path, name, channels, size, **net)
     path = formats.export(run, "huggingface", tmp_path / "mine")
     assert sorted(p.name for p in path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    model = timm.create_model(f"local-dir:{path}", pretrained=True)
+    model: Any = timm.create_model(f"local-dir:{path}", pretrained=True)
     images = torch.rand(2, channels, size, size)
     with torch.no_grad():
         ours = load_encoder(run)(images)

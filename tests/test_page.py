@@ -13,7 +13,7 @@ from selfsight.analysis.gather import Gathered, Rows
 from selfsight.analysis.summary import arrays_of, write
 from selfsight.report import report
 from test_figures import blobs, made
-from test_report import make, pictures
+from test_report import changed, make, pictures
 
 HOSTILE = "</script><script>document.title='broken'</script><img src=http://evil.example/x>"
 
@@ -79,6 +79,15 @@ def test_a_page_of_several_runs(tmp_path: Path) -> None:
     assert (seen.errors, seen.violations, seen.requests) == ([], [], [])
     assert seen.dom.count("<canvas") == 2
     assert page.read_text().count('"source":"data:image/jpeg') == 1  # equal pictures are there once
+
+
+def test_of_many_runs_the_best_are_shown(tmp_path: Path) -> None:
+    runs = [changed(tmp_path / f"r{i}", 0.3 + i / 50, encoder=f"net{i // 2}", seed=i) for i in range(12)]
+    for run in runs:
+        write(run / "figures" / "analysis.npz", arrays_of(made(count=60), "pca"))
+    text = report(runs, tmp_path / "r.html").read_text()
+    assert re.findall(r'<div class="card"><h3>(\w+)</h3><div class="map"', text) == ["r10", "r8", "r6", "r4"]
+    assert "Of 12 runs, maps and pictures are of r10, r8, r6, r4" in text
 
 
 def test_a_map_of_its_own(tmp_path: Path) -> None:

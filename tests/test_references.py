@@ -142,7 +142,8 @@ ROWS = [
     ("le_model.num_epochs=9", "epochs: 9"), ("le_model.train_batch_size=512", "batch_size: 512"),
     ("le_model.val_batch_size=64", None), ("le_model.optimizer.base_lr=0.3", "base_lr: 0.3"),
     ("le_model.optimizer.weight_decay=1e-6", "weight_decay: 1.0e-06"), ("le_model.optimizer.momentum=0.8", "momentum: 0.8"),
-    ("le_model.callback.enabled=False", "probe.protocols"), ("le_model.callback.interval=25", "probe.every"), ("n_cpus=3", "workers"),
+    ("le_model.callback.enabled=False", "probe.protocols"), ("le_model.callback.interval=25", "probe.every"),
+    ("n_cpus=3", "workers"),
     ("random_seed=7", "seed"), ("ssl_val_interval=25", "probe.every"), ("dataset_path=/data", "data_root"),
     ("output_dir=./there/", "out"), ("model.name=simclr", None), ("ssl_model.name=simclr", None),
     *[(f"{group}.{key}={value}", field) for group in ("model", "ssl_model") for key, value, field in (
@@ -469,6 +470,8 @@ def test_flags_of_the_user_win() -> None:
     )  # fmt: skip
     run = run_of("--model byol --name DIR -- --epochs 3 --device cpu")
     assert (run.epochs, run.device) == (3, "cpu")
+    with pytest.raises(WrongUse, match="before --"):
+        translated("--model byol --name DIR -- --out OTHER")
     with pytest.raises(WrongUse, match="this command has none"):
         translated("-c configs/byol.yaml -a byol -t linear_eval -l RUN -- --epochs 3")
 

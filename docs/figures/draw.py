@@ -26,8 +26,8 @@ LAYOUT: dict[str, tuple[str, dict[str, str]]] = {
         "cli.py": "finds the verb", "verbs": "a file for each verb", "api.py": "the same from Python",
         "catalogue.py": "selfsight list", "plugins.py": "what packages add"}),
     "runs": (SAND, {
-        "recipes": "named runs", "run.py": "settings, YAML", "pretraining.py": "folder, signals", "session.py": "data, method, state",
-        "watch.py": "logs, probes"}),
+        "recipes": "named runs", "run.py": "settings, YAML", "pretraining.py": "folder, signals",
+        "session.py": "data, method, state", "watch.py": "logs, probes"}),
     "core": (BLUE, {
         "train.py": "the loop", "passes.py": "one batch", "core.py": "what a method is", "distributed.py": "processes",
         "rng.py": "all randomness"}),
@@ -152,7 +152,7 @@ def neighbours(run: Path, path: Path, shown: int = 6) -> None:
     from selfsight.evaluate.knn import neighbours as nearest
 
     cpu = torch.device("cpu")
-    data = open_data("shapes:32:3000", image_size=32, holdout=0)
+    data = open_data("shapes", image_size=32, holdout=0)
     assert data.test is not None
     assert data.test.labels is not None
     trained = selfsight.load(run)
@@ -178,11 +178,12 @@ def neighbours(run: Path, path: Path, shown: int = 6) -> None:
     axes[0, 3].set_title("nearest before training", fontsize=8)
     axes[0, 8].set_title("nearest after training", fontsize=8)
     figure.subplots_adjust(0.005, 0.01, 0.995, 0.94, 0.08, 0.06)
-    figure.savefig(path, dpi=110, facecolor="white", metadata={"Software": None})
+    figure.savefig(path, dpi=80, facecolor="white", metadata={"Software": None})
     plt.close(figure)
 
 
 def main() -> None:
+    """All of them."""
     plt.rcParams.update({"svg.hashsalt": "selfsight", "font.family": "DejaVu Sans"})
     layout(HERE / "layout.svg")
     siamese(HERE / "siamese-family.svg")

@@ -90,6 +90,13 @@ def describe_result(result: Result) -> str:
         lines.append(
             f"k-NN          {k['top1']:.1%} on the {k['part']} part ({base or 'no baselines'}; k {k['k']}, bank {k['bank']})"
         )
+    for name, what in (("ridge", "ridge"), ("linear", "linear")):
+        if found := s.get(name):
+            lines.append(
+                f"{what:<13} {found['top1']:.1%} on the {found['part']} part (frozen features, bank {found['bank']})"
+            )
+    if best := s.get("best"):
+        lines.append(f"best          step {best['step']} by {best['monitor']}, checkpoints/best.pt")
     if s.get("health"):
         lines.append(f"health        {s['health']}: {s['why']}")
     if s.get("note"):

@@ -68,6 +68,36 @@ def gathered(tree: Any) -> Any:
     return whole.cpu() if distributed.rank() == 0 else None
 
 
+def chosen(target: Path, which: str | None) -> Path:
+    """A state of a run: `target` itself, or of a run folder the file that `which` names.
+
+    Args:
+        target: run folder or file.
+        which: "best" (by the monitor, on held-out pictures), "last", the number of a step whose encoder --export-every
+            kept, or None: the finished encoder of a folder, the file as it is.
+
+    Raises:
+        WrongUse: a file has no other states, or the run kept no such state.
+    """
+    if which is None:
+        return target
+    if not (target / "run.yaml").is_file():
+        raise WrongUse(f"--checkpoint {which} needs a run folder, {str(target)!r} is none: leave out one of the two")
+    places = target / "checkpoints"
+    kept = {int(path.stem.split("-")[1]): path for path in places.glob("encoder-[0-9]*.safetensors")}
+    if which in ("best", "last"):
+        path = places / f"{which}.pt"
+        why = "it measured no --probe.monitor on held-out pictures" if which == "best" else "it did not get so far"
+    else:
+        path = kept.get(int(which) if which.isdecimal() else -1, places / which)
+        why = "--export-every keeps encoders on the way"
+    if not path.is_file():
+        steps = "".join(f", {step}" for step in sorted(kept))
+        found = [name for name in ("best", "last") if (places / f"{name}.pt").is_file()]
+        raise WrongUse(f"{str(target)!r} has no checkpoint {which!r} ({why}); known: {', '.join(found)}{steps}")
+    return path
+
+
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint."""
     content = {"format": FORMAT, "version": __version__, **checkpoint._asdict()}

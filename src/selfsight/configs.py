@@ -21,10 +21,10 @@ from selfsight.recipes.siamese import SIAMESE
 from selfsight.run import Run, to_dict
 
 FILES = {
-    **{method: f"{method}-cifar10-1000" for method in METHODS},
+    **{name: f"{name}-cifar10-1000" for name, method in METHODS.items() if method.__module__.startswith("selfsight.")},
     **{name: name for presets in (CELEBA, ELEVEN, LARS_SQRT, SIAMESE) for name in presets},
 }
-"""Name of the file without .yaml -> recipe."""
+"""Name of the file without .yaml -> recipe; methods of other packages have none."""
 _FIRST = ("recipe", "method", "data", "image_size", "encoder", "epochs", "batch_size", "seed")  #: always told
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from selfsight import checkpoint
+from selfsight import checkpoint as checkpoints
 from selfsight.data import from_objects, open_data
 from selfsight.errors import WrongUse
 from selfsight.evaluate import columns, layers, stored
@@ -35,8 +35,9 @@ class Embedded:
 
 
 def embed(
-    target: str | Path | checkpoint.Encoder, data: Any, out: str | Path | None = None, *, features: str = "encoder",
-    image_size: int = 0, device: str = "auto", batch_size: int = 256, data_root: str | None = None, flip: bool = False,
+    target: str | Path | checkpoints.Encoder, data: Any, out: str | Path | None = None, *, features: str = "encoder",
+    image_size: int = 0, device: str = "auto", batch_size: int = 256, data_root: str | None = None,
+    exclude: str | None = None, flip: bool = False, checkpoint: str | None = None,
 ) -> Embedded:  # fmt: skip
     """Features of pictures, and a file of them.
 
@@ -50,27 +51,39 @@ def embed(
         device: where.
         batch_size: pictures at a time.
         data_root: where named sets live.
+        exclude: a list of pictures to leave out, as `check` writes it; the others keep their `index`.
         flip: features are the mean of a picture's and of its mirror image's.
+        checkpoint: which state of a run folder, as in `evaluate`.
     """
     path = Path(out) if out is not None else None
     if path is not None:
         if path.suffix not in stored.ENDINGS:
             raise WrongUse(f"--out {str(path)!r}: the ending says the format, one of {', '.join(stored.ENDINGS)}")
         columns.check(path)
-    if isinstance(target, checkpoint.Encoder) and features != "encoder":
-        raise WrongUse("an encoder that is loaded has no other layers: give the run folder")
-    net = target if isinstance(target, checkpoint.Encoder) else layers.load(Path(target), features)
+    if isinstance(target, checkpoints.Encoder):
+        if features != "encoder" or checkpoint is not None:
+            flag = "--features" if features != "encoder" else "--checkpoint"
+            raise WrongUse(
+                f"an encoder that is loaded has no other layers and states: leave out {flag}, or give the run folder"
+            )
+        net = target
+    else:
+        net = layers.load(checkpoints.chosen(Path(target), checkpoint), features)
     if path is not None:
-        checkpoint.check_out(path)
+        checkpoints.check_out(path)
         if path.suffix == ".npy":
-            checkpoint.check_out(stored.labels_beside(path)[0])
+            checkpoints.check_out(stored.labels_beside(path)[0])
     size, channels = image_size or int(net.header["image_size"]), net.mean.shape[1]
     classes = None
     if isinstance(data, str | Path):
         root = Path(data_root).expanduser() if data_root else None
-        opened = open_data(str(data), root=root, image_size=size, holdout=0, channels=channels, log=say)
+        opened = open_data(
+            str(data), root=root, image_size=size, holdout=0, channels=channels, exclude=exclude, log=say
+        )
         part, classes = opened.train, opened.classes
     else:
+        if exclude:
+            raise WrongUse("--exclude names pictures of a data set: of a list, leave out those that are not wanted")
         part = from_objects(data, image_size=size, channels=channels)
     where = pick_device(device)
     rows = extract(
@@ -99,14 +112,14 @@ def write_features(path: Path, found: Embedded) -> None:
             with part.open("wb") as file:
                 np.savez(file, **arrays)
 
-        checkpoint.atomic(path, write)
+        checkpoints.atomic(path, write)
         return
     if path.suffix == ".npy":
         files = [(path, found.features)]
         if found.labels is not None:
             files.append((stored.labels_beside(path)[0], found.labels))
         for place, array in files:
-            checkpoint.atomic(place, functools.partial(_save, array))
+            checkpoints.atomic(place, functools.partial(_save, array))
         return
     columns.write(path, found.features, found.index, found.paths, found.labels, found.classes)
 

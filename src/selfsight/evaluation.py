@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from selfsight import augment, checkpoint, encoders
+from selfsight import augment, encoders
+from selfsight import checkpoint as checkpoints
 from selfsight import run as runs
 from selfsight.data import DataSet, Part, open_data
 from selfsight.embedding import say
@@ -39,7 +40,8 @@ class _Question:
     flip: bool
     alone: bool  #: no protocol learns from a training part
     held_out: bool  #: ask the hold-out part, also where there is a test part
-    net: checkpoint.Encoder | None  #: the target, if it is loaded already
+    source: Path  #: of the target's weights
+    net: checkpoints.Encoder | None  #: the target, if it is loaded already
 
 
 class _Data(NamedTuple):
@@ -99,11 +101,12 @@ def _labels(data: _Data) -> tuple[Tensor, Tensor, list[str]]:
 
 
 def evaluate(
-    target: str | Path | checkpoint.Encoder, *, train: str | None = None, test: str | None = None,
+    target: str | Path | checkpoints.Encoder, *, train: str | None = None, test: str | None = None,
     protocols: Sequence[str] = ("knn", "linear"),
     features: str = "encoder", standardise: bool = False, settings: dict[str, Any] | None = None,
     out: str | Path | None = None, encoder: str = "resnet18", image_size: int = 0, data_root: str | None = None,
     device: str = "auto", seed: int = 0, exclude: str | None = None, flip: bool = False, held_out: bool = False,
+    checkpoint: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Numbers on an encoder: of its frozen features, or of protocols that train on it; each comes with its protocol.
 
@@ -126,6 +129,8 @@ def evaluate(
         exclude: a list of pictures of `train` to leave out, as `check` writes it; default: that of the run.
         flip: features are the mean of a picture's and of its mirror image's.
         held_out: ask the hold-out part of `train`, also where there is a test part; to choose settings by.
+        checkpoint: which state of a run: "best", "last" or the number of a step, see `checkpoint.chosen`; None: the
+            finished encoder.
     """
     wanted = measuring.check(protocols, settings or {})
     if held_out and test is not None:
@@ -134,8 +139,9 @@ def evaluate(
         raise WrongUse(f"--seed {seed}, --image-size {image_size}: neither may be negative")
     if out is not None:
         stored.check_features_out(Path(out))
-    net = target if isinstance(target, checkpoint.Encoder) else None
-    target = str(target.header["encoder"] if isinstance(target, checkpoint.Encoder) else target)
+    net = target if isinstance(target, checkpoints.Encoder) else None
+    target = str(target.header["encoder"] if isinstance(target, checkpoints.Encoder) else target)
+    source = checkpoints.chosen(Path(target), checkpoint)
     seen = sorted({*protocols} & PICTURES.keys())
     sets: stored.Sets | None
     subject: Subject | None
@@ -163,6 +169,7 @@ def evaluate(
             flip,
             alone,
             held_out,
+            source,
             net,
         )
         subject, facts = _subject(question)
@@ -183,7 +190,7 @@ def _subject(question: _Question) -> tuple[Subject, dict[str, Any]]:
     if net is not None and q.features != "encoder":
         raise WrongUse(f"{q.target} is an encoder alone and has no {q.features}: leave out --features")
     if net is None and q.target not in ("random", "pixels"):
-        net = layers.load(Path(q.target), q.features)
+        net = layers.load(q.source, q.features)
     if net is not None:
         q = dataclasses.replace(q, image_size=q.image_size or int(net.header["image_size"]))
     elif q.features != "encoder":
@@ -195,7 +202,7 @@ def _subject(question: _Question) -> tuple[Subject, dict[str, Any]]:
     if net is None and q.target == "random":
         torch.manual_seed(seed_of(q.seed, Stream.INIT))
         built = encoders.build(q.encoder, channels, size)
-        net = checkpoint.Encoder(built, data.bank.mean, data.bank.std, {"encoder": q.encoder}).eval()
+        net = checkpoints.Encoder(built, data.bank.mean, data.bank.std, {"encoder": q.encoder}).eval()
     if net is not None and net.mean.shape[1] != channels:
         raise WrongUse(
             f"{q.target!r} was trained on {net.mean.shape[1]}-channel pictures, {data.bank.name} has {channels}"
@@ -218,6 +225,8 @@ def _subject(question: _Question) -> tuple[Subject, dict[str, Any]]:
     }  # fmt: skip
     if net is not None and "weights" in net.header:  # of another program: which network, and what was found in its file
         facts |= {"encoder": net.header["encoder"], "weights": net.header["weights"]}
+    if net is not None and "steps" in net.header:
+        facts["steps"] = net.header["steps"]
     return subject, facts
 
 

@@ -33,7 +33,7 @@ from selfsight.session import (
     signals,
 )
 from selfsight.track import Tracker
-from selfsight.watch import Watch, save_pictures, write_report
+from selfsight.watch import Watch, check_monitor, save_pictures, write_report
 
 
 class Result(NamedTuple):
@@ -66,6 +66,8 @@ def start(run: Run[Any], encoder: nn.Module | None = None) -> Result:
         choices.append(f"steps {total}: --max-minutes {run.max_minutes:g} {kept} ({measured})")
         session.run, told = recipes.fit_warmup(dataclasses.replace(session.run, steps=total), session.per_epoch)
         choices += told
+    if untold := check_monitor(session):
+        choices.append(untold)
     facts = provenance(data, device, choices) | {"own_encoder": encoder is not None}
 
     def begin() -> tuple[Path, str]:

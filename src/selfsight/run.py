@@ -21,6 +21,7 @@ from selfsight.methods import method_named, name_of
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
 from selfsight.pipelines import read_pipeline
+from selfsight.tables import ACCURACIES
 
 M = TypeVar("M")
 
@@ -30,7 +31,13 @@ class ProbeConfig:
     """What is measured while training; labels serve this alone and never reach a method."""
 
     every: float = 0
-    """Epochs between two measurements of k-NN and health; 0: about ten in the run, at least an epoch apart; -1: off."""
+    """Epochs between two measurements of accuracy and health; 0: about ten in the run, at least an epoch apart; -1: off."""
+    protocols: tuple[Literal["knn", "ridge", "linear"], ...] = ("knn", "ridge")
+    """What held-out pictures are asked by, on features of the frozen encoder: nearest neighbours, ridge regression,
+    logistic regression (the slowest)."""
+    monitor: Literal["knn", "ridge", "linear", "loss", "rank"] = "knn"
+    """What checkpoints/best.pt is the best by, on held-out pictures: top-1 of a protocol, the loss (the lowest), or the
+    effective rank of the features. Loss and rank need no labels."""
     k: int = 20
     """Neighbours that vote."""
     temperature: float = 0.07
@@ -52,6 +59,11 @@ class ProbeConfig:
         if min(self.bank, self.queries) < 0 or self.samples < 2 or wrong:
             raise WrongUse(
                 "probe.bank, queries must not be negative, samples at least 2, every and study_every >= 0 (or -1: off)"
+            )
+        if self.monitor in ACCURACIES and self.monitor not in self.protocols and self.protocols:
+            raise WrongUse(
+                f"--probe.monitor {self.monitor} is not measured: add it to --probe.protocols "
+                f"({' '.join(self.protocols)}), or choose another monitor"
             )
 
 
@@ -85,6 +97,9 @@ class Run(Generic[M]):
     """Where decoded pictures live: memory, a file mapped into memory, or nowhere (decoded each time)."""
     workers: int | None = None
     """Processes that decode pictures; default: as many as help."""
+    shuffle_window: int = 0
+    """Shards that are shuffled among each other: an epoch goes through the shards in a random order, so many at a time, and
+    reads them nearly from start to end, as slow disks and networks want it. 0: all pictures are shuffled."""
 
     encoder: str = "resnet18"
     """The network that learns (see `selfsight list encoders`)."""
@@ -180,6 +195,7 @@ class Run(Generic[M]):
         refuse(self.threads < 0, f"--threads is {self.threads}, must not be negative (0: as torch chooses)")
         refuse(self.channels not in (0, 1, 3), f"--channels is {self.channels}: give 1, 3 or 0 (as the files say)")
         refuse(self.workers is not None and self.workers < 0, f"--workers is {self.workers}, must not be negative")
+        refuse(self.shuffle_window < 0, f"--shuffle-window is {self.shuffle_window}, must not be negative (0: all)")
         refuse(self.seed < 0, f"--seed is {self.seed}, must not be negative")
         if isinstance(self.batch_size, int):
             parts = self.processes * self.accumulate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
+import math
 import os
 import platform
 import re
@@ -228,7 +229,8 @@ class Session:
         self.custom = encoder is not None
         self.held = self._pictures(data.holdout)
         self.test = self._pictures(data.test)
-        self.done, self.seconds, self.best = 0, 0.0, -1.0
+        self.done, self.seconds = 0, 0.0
+        self.best, self.best_step = -math.inf, 0  # of the monitor, the higher the better; when
         self.baselines: dict[str, Any] = {}
 
     def _pictures(self, part: Any) -> Pictures | None:
@@ -240,7 +242,7 @@ class Session:
 
     @property
     def labelled(self) -> bool:
-        """k-NN can be measured on the hold-out part."""
+        """Accuracy can be measured on the hold-out part."""
         return bool(self.held) and self.data.train.labels is not None and self.data.classes is not None
 
     @property
@@ -251,14 +253,16 @@ class Session:
 
     # ------------------------------------------------------------------ measuring
 
-    def ask(self, everything: bool = False, test: bool = False) -> dict[str, Any] | None:
-        """k-NN of the encoder as it is, on the hold-out part or the test part; None without labels in common."""
+    def ask(self, everything: bool = False, test: bool = False) -> dict[str, dict[str, Any]]:
+        """Accuracies of the encoder as it is, by protocol, on the hold-out part or the test part; none without labels in
+        common.
+        """
         held, part = (self.test, "test") if test else (self.held, "holdout")
         if not self.labelled or held is None or held.part.labels is None or (test and self.data.disjoint):
-            return None
+            return {}
         rows = measure.rows_of(self.train, held, self.run.probe, self.run.seed, everything)
         classes = len(self.data.classes or ())
-        return measure.knn(self.method.encoder, self.train, held, classes, self.run.probe, rows, part)
+        return measure.accuracies(self.method.encoder, self.train, held, classes, self.run.probe, rows, part)
 
     # ------------------------------------------------------------------ state
 
@@ -279,7 +283,8 @@ class Session:
         optimizer = checkpoint.gathered(self.optimizer.state_dict())
         if distributed.rank() == 0:
             extra = {
-                "seconds": self.seconds, "best": self.best, "baselines": json.dumps(self.baselines),
+                "seconds": self.seconds, "best": self.best, "best_step": self.best_step,
+                "baselines": json.dumps(self.baselines),
                 "encoder": json.dumps(self.header()),
             }  # fmt: skip
             state = checkpoint.Checkpoint(self.done, method, optimizer, text, extra)
@@ -290,6 +295,7 @@ class Session:
         checkpoint.load_into(self.method, saved.method, where)
         checkpoint.load_optimizer(self.optimizer, saved.optimizer)
         self.done, self.seconds, self.best = saved.step, saved.extra["seconds"], saved.extra["best"]
+        self.best_step = saved.extra.get("best_step", 0)  # 0: of an older version
         self.baselines = json.loads(saved.extra["baselines"])
 
 

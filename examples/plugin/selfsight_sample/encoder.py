@@ -1,5 +1,7 @@
 """An encoder: a function that builds a module with `.dim`, and a line about it."""
 
+from itertools import pairwise
+
 from torch import nn
 
 from selfsight.encoders import Encoder
@@ -13,7 +15,7 @@ class DotNet(nn.Module):
     def __init__(self, channels):
         super().__init__()
         widths = [channels, 16, 32, self.dim]
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:]))
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
 
     def feature_map(self, x):
         """(B, C, S, S) -> (B, 48, S / 8, S / 8); methods that compare places read it."""

@@ -56,20 +56,11 @@ def confusion(found: Gathered, probe: str = "knn") -> Confusion:
     if probe == "knn":
         guess = knn(bank, labels, asked, k=20, temperature=0.07, classes=kinds).argmax(1)
     else:
-        guess = ridge_scores(bank, labels, asked, wanted, kinds)[0][1].argmax(1).cpu()
+        guess = ridge_scores(bank, labels, asked, wanted, kinds)[0].argmax(1).cpu()
     predicted = torch.full((len(found.asked.features),), -1, dtype=torch.int64)
     predicted[rows] = guess
     counts = torch.bincount(wanted * kinds + guess, minlength=kinds * kinds).view(kinds, kinds)
     return Confusion(counts.numpy(), predicted.numpy(), probe)
-
-
-def mistakes(counts: np.ndarray, most: int = 5) -> list[tuple[int, int, int]]:
-    """The pairs (true class, taken for, how often) that are mistaken most often, of equals the first classes first."""
-    off = counts.copy()
-    np.fill_diagonal(off, 0)
-    order = np.argsort(-off, axis=None, kind="stable")[:most]
-    pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, off.shape))]
-    return [(i, j, int(off[i, j])) for i, j in pairs if off[i, j] > 0]
 
 
 def to_arrays(found: Confusion) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits  # of scikit-learn
 from torch import Tensor
 
 from selfsight.analysis.clusters import Clusters, agreement
@@ -58,7 +59,8 @@ def project(features: Tensor, kind: Kind = "tsne", seed: int = 0, most: int | No
         kind, note = "pca", "; UMAP was asked for and is not installed (pip install umap-learn)"
     rows = sample(len(features), MOST[kind] if most is None else most, seed, 12)
     unit = unit_rows(features[rows]).double()
-    points, how = {"tsne": _tsne, "umap": _umap, "pca": _pca}[kind]((unit - unit.mean(0)).numpy(), seed)
+    with threadpool_limits(1):  # sums of several threads come out in another order each time, and t-SNE magnifies that
+        points, how = {"tsne": _tsne, "umap": _umap, "pca": _pca}[kind]((unit - unit.mean(0)).numpy(), seed)
     points = points - points.mean(0)
     scale = np.abs(points).max() or 1.0
     part = f"{len(rows):,} of {len(features):,} pictures" if len(rows) < len(features) else f"{len(rows):,} pictures"

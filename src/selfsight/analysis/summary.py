@@ -32,6 +32,7 @@ from selfsight.checkpoint import atomic
 from selfsight.embedding import say
 from selfsight.errors import WrongUse
 from selfsight.report import read_run, report
+from selfsight.report.page import shown_of
 
 TILE, QUALITY, ACROSS = 32, 78, 50  #: of the sheet of small pictures: pixels, JPEG quality, pictures in a row
 
@@ -94,17 +95,18 @@ def full_report(
 ) -> Path:  # fmt: skip
     """The report of run folders with what `analyse` finds of each; where that cannot be, the page says why.
 
+    Of many runs, those are looked at whose maps the page shows.
+
     Arguments: see `selfsight.report.report` and `analyse`.
 
     Raises:
         WrongUse: one is no run folder; or pictures that were named cannot be shown.
     """
     folders = [Path(run).expanduser() for run in runs]
-    for folder in folders:
-        read_run(folder)  # a wrong name is told before anything is computed
+    found = [read_run(folder) for folder in folders]  # a wrong name is told before anything is computed
     files: dict[Path, Path] = {}
     missing: dict[Path, str] = {}
-    for folder in folders:
+    for folder in [folders[i] for i in shown_of(found)]:
         try:
             files[folder] = analyse(
                 folder, data=data, train=train, test=test, kind=kind, pictures=pictures, bank=bank, seed=seed,

@@ -139,7 +139,7 @@ class ViT(VisionTransformer):
         self.made_by = MadeBy(
             _with_convolutions if conv_stem else timm.create_model,
             created,
-            steps + conv_stem * _convolution_steps(channels, shape.dim, patch),
+            steps + (_convolution_steps(channels, shape.dim, patch) if conv_stem else []),
             None if conv_stem else created,
         )
 

@@ -105,19 +105,19 @@ PROTOCOLS: dict[str, Protocol] = {
     "sgd": _learns(sgd),
     "linear-seed001": _preset(
         _learns(sgd),
-        "`sgd` as in a first-generation project: batch 256, rate 0.1, decay 1e-6, 100 epochs (it had --features projector).",
+        "`sgd` as an earlier project had it: batch 256, rate 0.1, decay 1e-6, 100 epochs (there on --features projector).",
         epochs=100,
         batch_size=256,
         weight_decay=1e-6,
     ),
     "linear-seed002": _preset(
         _learns(sgd),
-        "`sgd` as in another: batch 4096, rate 1.6, no decay, 90 epochs, a tenth of train for validation.",
+        "`sgd` as a second one had it: batch 4096, rate 1.6, no decay, 90 epochs, a tenth of train for validation.",
         validation=0.1,
     ),
     "linear-seed004": _preset(
         _learns(sgd),
-        "`sgd` as in another: Adam, rate 0.05 to 0.0005 by (1 - progress)^2 at each step, batch 128, 50 epochs (or 100).",
+        "`sgd` as a third one had it: Adam, 0.05 to 0.0005 by (1 - progress)^2 at each step, batch 128, 50 epochs (or 100).",
         optimizer="adam",
         epochs=50,
         batch_size=128,

@@ -33,11 +33,12 @@ class Classifier(Method):
 
     def __init__(
         self, encoder: nn.Module, dim: int, classes: int, rates: Sequence[float], body: float | None = None,
-        batchnorm: BatchNorm = "train", smoothing: float = 0.0, layer_decay: float = 1.0,
+        batchnorm: BatchNorm = "train", smoothing: float = 0.0, layer_decay: float = 1.0, norm: Literal["none", "batch"] = "none",
     ) -> None:  # fmt: skip
         """encoder: normalised (b, C, S, S) -> (b, D), which is changed; body: its rate, None: it is frozen.
 
-        batchnorm: see `finetune`. layer_decay: multiplies a transformer's rate once more for each layer further down.
+        batchnorm: see `finetune`. norm: see `linear_views`. layer_decay: multiplies a transformer's rate once more for each
+        layer further down.
         """
         super().__init__()
         self.encoder, self.body, self.smoothing, self.layer_decay = encoder, body, smoothing, layer_decay
@@ -48,8 +49,9 @@ class Classifier(Method):
         elif not any(p.requires_grad for p in encoder.parameters()):
             encoder.requires_grad_(True)  # a teacher's
         if batchnorm == "frozen":
-            for norm in self.norms:
-                norm.requires_grad_(False)
+            for own in self.norms:
+                own.requires_grad_(False)
+        self.norm = nn.BatchNorm1d(dim, affine=False, eps=1e-6) if norm == "batch" else nn.Identity()
         self.heads = nn.ModuleList(nn.utils.skip_init(nn.Linear, dim, classes) for _ in self.rates)
         for p in self.heads.parameters():
             nn.init.zeros_(p)
@@ -62,13 +64,13 @@ class Classifier(Method):
         if self.body is None:
             self.encoder.eval()
         elif self.batchnorm != "train":
-            for norm in self.norms:
-                norm.eval()
+            for own in self.norms:
+                own.eval()
         return self
 
     def encode(self, views: Views, step: Step) -> Views:
         with torch.no_grad() if self.body is None else nullcontext():
-            features = self.encoder(views["global"][0])
+            features = self.norm(self.encoder(views["global"][0]))
         logits = torch.stack([head(features) for head in self.heads])  # (R, b, K)
         return {"logits": logits, "label": views["label"]}
 

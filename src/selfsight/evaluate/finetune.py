@@ -7,80 +7,23 @@ do not fill a last batch. Legend: N training pictures, R rates, D features, K cl
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from selfsight import augment, optim
-from selfsight.checkpoint import Encoder
 from selfsight.data import Part
 from selfsight.data.split import hold_out
 from selfsight.errors import WrongUse
 from selfsight.evaluate.classifier import BatchNorm, Classifier
-from selfsight.evaluate.features import extract, forked
+from selfsight.evaluate.features import extract
 from selfsight.evaluate.fewshot import draw
-from selfsight.evaluate.knn import rank_of
 from selfsight.evaluate.linear import fit_logistic
 from selfsight.evaluate.subject import Subject
-from selfsight.methods.supervised import SupervisedConfig
-from selfsight.run import Run
-from selfsight.train import Pictures, steps
+from selfsight.evaluate.training import Optimizer, Precision, Training, accuracies, crop_of, train
 
-Optimizer = Literal["sgd", "adamw", "lars"]
-Precision = Literal["fp32", "bf16"]
-LARGE = 128  #: px from which on test pictures are cropped by default, as on ImageNet
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-
-
-@dataclass(frozen=True)
-class _Training:
-    """How heads and body are trained."""
-
-    epochs: float
-    batch_size: int
-    weight_decay: float
-    momentum: float
-    warmup: float
-    optimizer: Optimizer
-    policy: str
-    scale: tuple[float, ...]
-    precision: Precision
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.warmup < self.epochs or self.batch_size < 2 or len(self.scale) not in (0, 2):
-            raise WrongUse(
-                f"epochs {self.epochs:g}, warmup {self.warmup:g}, batch_size {self.batch_size}, scale {self.scale}: give "
-                "0 <= warmup < epochs, at least 2 pictures, and two shares of the picture's area as scale"
-            )
-
-    def run(self, count: int, seed: int) -> Run[SupervisedConfig]:
-        """The settings of the loop for so many pictures."""
-        if count < 2:
-            raise WrongUse(f"{count} training pictures are too few: give at least 2")
-        batch = min(self.batch_size, count)
-        solver = optim.OptimizerConfig(
-            name=self.optimizer, lr=1.0, scaling="linear", momentum=self.momentum, weight_decay=self.weight_decay
-        )
-        schedule = optim.ScheduleConfig(name="cosine", warmup_epochs=self.warmup)
-        length = max(1, round(self.epochs * (count // batch)))
-        return Run(
-            SupervisedConfig(), optimizer=solver, schedule=schedule, steps=length, epochs=self.epochs, batch_size=batch,
-            precision=self.precision, seed=seed,
-        )  # fmt: skip
-
-    def told(self, run: Run[Any], crop: float, side: int) -> str:
-        """The end of `protocol`."""
-        moved = f"SGD momentum {self.momentum:g}" if self.optimizer == "sgd" else self.optimizer
-        area = f" (crops of {self.scale[0]:g} to {self.scale[1]:g})" if self.scale else ""
-        seen = f"central {side} px of {round(side / crop)}" if crop < 1 else "whole central square"
-        return (
-            f"{self.epochs:g} epochs = {run.steps} steps of {run.batch_size}, {moved}, rates per 256 pictures, cosine, "
-            f"warm-up {self.warmup:g} epochs, weight decay {self.weight_decay:g} (not of biases and norms), views "
-            f"{self.policy}{area}, tested on the {seen}, last epoch"
-        )
 
 
 def linear_views(
@@ -93,6 +36,7 @@ def linear_views(
     momentum: float = 0.9,
     warmup: float = 0.0,
     optimizer: Optimizer = "sgd",
+    norm: Literal["none", "batch"] = "none",
     policy: str = "crop-flip",
     scale: tuple[float, ...] = (),
     crop: float = 0.0,
@@ -116,6 +60,7 @@ def linear_views(
         momentum: of SGD and LARS.
         warmup: epochs of a linear warm-up.
         optimizer: sgd, adamw or lars.
+        norm: batch: features are normalised before the head, without weights, as MAE's are (arXiv 2111.06377, A.1).
         policy: augmentation of training, see `selfsight list policies`.
         scale: area of its crops, two shares of the picture's; none: as the policy has it.
         crop: test pictures are the central square, of it the middle with this share of the side; 0: 0.875 from 128 px on
@@ -135,19 +80,19 @@ def linear_views(
         raise WrongUse(
             f"rates {rates}, validation {validation:g}: rates are above 0, and several need a validation part"
         )
-    training = _Training(epochs, batch_size, weight_decay, momentum, warmup, optimizer, policy, tuple(scale), precision)
+    training = Training(epochs, batch_size, weight_decay, momentum, warmup, optimizer, policy, tuple(scale), precision)
     encoder, part, _, test_labels = subject.learner("linear-views")
-    crop = _crop(crop, subject.side)
+    crop = crop_of(crop, subject.side)
     kept, held = hold_out(len(part), part.labels, validation, seed)
-    model = Classifier(copy.deepcopy(encoder.net), encoder.dim, subject.count, rates)
-    run, losses = _train(model, encoder, subject, part.subset(kept), training, seed)
+    model = Classifier(copy.deepcopy(encoder.net), encoder.dim, subject.count, rates, norm=norm)
+    run, losses = train(model, encoder, subject, part.subset(kept), training, seed)
     chosen, validated = 0, None
     if len(held):
         judged = part.subset(held)
         assert judged.labels is not None
-        validated = _accuracies(model, encoder, subject, judged, judged.labels, crop)[:, 0]
+        validated = accuracies(model, encoder, subject, judged, judged.labels, crop)[:, 0]
         chosen = int(validated.argmax())  # of equals the smaller rate, if they ascend
-    tested = _accuracies(model, encoder, subject, subject.test, test_labels, crop)
+    tested = accuracies(model, encoder, subject, subject.test, test_labels, crop)
     table = [
         {
             "rate": rate,
@@ -157,6 +102,8 @@ def linear_views(
         }
         for i, rate in enumerate(rates)
     ]
+    several = f"{len(rates)} linear heads, the best on {len(held)} training pictures that were kept apart,"
+    heads = several if len(rates) > 1 else "a linear head"
     return {
         "top1": float(tested[chosen, 0]),
         "top5": float(tested[chosen, 1]),
@@ -164,8 +111,8 @@ def linear_views(
         "rate": rates[chosen],
         "rates": table,
         "crop": crop,
-        "protocol": f"{len(rates)} linear heads on the frozen encoder, the best on {len(held)} training pictures that were "
-        f"kept apart; {training.told(run, crop, subject.side)}",
+        "protocol": f"{heads} on the frozen encoder{', normalised' * (norm == 'batch')}; "
+        + training.told(run, crop, subject.side),
     }
 
 
@@ -233,9 +180,9 @@ def finetune(
             f"lr {lr:g}, head_lr {head_lr:g}, draws {draws}, smoothing {smoothing:g}, layer_decay {layer_decay:g}: give "
             "lr >= 0, head_lr > 0, at least one draw, smoothing below 1 and layer_decay above 0, up to 1"
         )
-    training = _Training(epochs, batch_size, weight_decay, momentum, warmup, optimizer, policy, tuple(scale), precision)
+    training = Training(epochs, batch_size, weight_decay, momentum, warmup, optimizer, policy, tuple(scale), precision)
     encoder, whole, _, test_labels = subject.learner("finetune")
-    crop, found = _crop(crop, subject.side), []
+    crop, found = crop_of(crop, subject.side), []
     for which in range(draws):
         own = seed + which
         kept, held = hold_out(len(whole), whole.labels, validation, own)
@@ -247,20 +194,20 @@ def finetune(
         model = Classifier(net, encoder.dim, subject.count, (head_lr,), lr, batchnorm, smoothing, layer_decay)
         if head == "linear":
             _fitted(model.heads[0], subject, part, own)
-        run, (loss,) = _train(model, encoder, subject, part, training, own)
-        tested = _accuracies(model, encoder, subject, subject.test, test_labels, crop)[0].tolist()
+        run, (loss,) = train(model, encoder, subject, part, training, own)
+        tested = accuracies(model, encoder, subject, subject.test, test_labels, crop)[0].tolist()
         validated = None
         if len(held):
             judged = whole.subset(held)
             assert judged.labels is not None
-            validated = float(_accuracies(model, encoder, subject, judged, judged.labels, crop)[0, 0])
+            validated = float(accuracies(model, encoder, subject, judged, judged.labels, crop)[0, 0])
         found.append((*tested, loss, validated))
-    top1, top5, losses, validated_ = zip(*found)
+    top1, top5, losses, judgements = zip(*found)
     return {
         "top1": fmean(top1),
         "top5": fmean(top5),
         "top1_std": stdev(top1) if draws > 1 else None,
-        "validation_top1": fmean(validated_) if validation else None,
+        "validation_top1": fmean(judgements) if validation else None,
         "train_loss": fmean(losses),
         "each": list(top1),
         "rows": len(part),
@@ -270,58 +217,6 @@ def finetune(
         f"{batchnorm}{f', layer decay {layer_decay:g}' * (layer_decay != 1)}{f', smoothing {smoothing:g}' * (smoothing > 0)}; "
         + training.told(run, crop, subject.side),
     }
-
-
-def _crop(crop: float, side: int) -> float:
-    """The share of the central square's side that is tested."""
-    if not 0 <= crop <= 1:
-        raise WrongUse(f"crop {crop:g} is a share of the side: give a number above 0, up to 1, or 0 for the usual one")
-    return crop or (0.875 if side >= LARGE else 1.0)
-
-
-def _train(
-    model: Classifier, encoder: Encoder, subject: Subject, part: Part, training: _Training, seed: int
-) -> tuple[Run[Any], list[float]]:
-    """Train in place, global generators stay: the run, and each head's mean loss over the last epoch."""
-    config = augment.ViewsConfig(policy=training.policy, views=1, scale=training.scale or None)  # type: ignore[arg-type]
-    mean, std = encoder.mean.flatten().cpu(), encoder.std.flatten().cpu()
-    data = Pictures(part, subject.side, subject.channels, subject.device, subject.count)
-    data.views = model.views = augment.build(config, subject.side, subject.channels, mean, std)
-    run = training.run(len(part), seed)
-    assert isinstance(run.batch_size, int)
-    model.to(subject.device).to(memory_format=torch.channels_last)
-    last = run.steps - min(run.steps, len(part) // run.batch_size)
-    told = {run.steps * tenth // 10 for tenth in range(1, 11)}  # each line waits for the device
-    losses: list[Tensor] = []
-    with forked(subject.device):
-        for done in steps(model, optim.build(run.optimizer, model, run.batch_size), data, run):
-            if done.step.index >= last:
-                losses.append(torch.stack([*done.logs.values()]))
-            if done.step.index + 1 in told:
-                subject.log(
-                    f"step {done.step.index + 1} of {run.steps}: loss {float(done.loss) / len(model.heads):.4f}"
-                )
-    return run, torch.stack(losses).mean(0).tolist()
-
-
-def _accuracies(
-    model: Classifier, encoder: Encoder, subject: Subject, part: Part, labels: Tensor, crop: float
-) -> Tensor:
-    """(R, 2) top-1 and top-5 of each head on whole pictures, float64 on the CPU."""
-    net = subject.seen_by(_seeing(model.encoder, encoder))
-    features = extract(net, subject.chunks(part, crop), subject.device)
-    hits = torch.zeros(len(model.heads), 2, dtype=torch.int64)
-    with torch.no_grad():
-        for x, wanted in zip(features.split(4096), labels.split(4096)):
-            x, wanted = x.to(subject.device), wanted.to(subject.device)
-            places = torch.stack([rank_of(head(x), wanted) for head in model.heads])
-            hits += torch.stack([(places < 1).sum(1), (places < 5).sum(1)], 1).cpu()
-    return hits.double() / len(labels)
-
-
-def _seeing(net: nn.Module, encoder: Encoder) -> Encoder:
-    """The network with the encoder's normalisation: (b, C, S, S) in [0, 1] -> (b, D)."""
-    return Encoder(net, encoder.mean.flatten(), encoder.std.flatten(), encoder.header).to(encoder.mean.device)
 
 
 def _fitted(head: nn.Module, subject: Subject, part: Part, seed: int) -> None:

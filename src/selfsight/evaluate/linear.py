@@ -18,7 +18,8 @@ from selfsight.rng import Stream, generator
 
 RIDGE_STRENGTHS = tuple(10.0 ** (e / 2) for e in range(-12, 7))
 LOGISTIC_STRENGTHS = tuple(10.0**e for e in range(0, -7, -1))
-ROWS = 8192  # rows in float64 at a time
+CHUNK = 2**19  # numbers of the features in float64 at a time: what stays in a cache between two passes
+SCORES = 512  # scores of a row at a time: strengths times classes
 
 
 class _Problem(NamedTuple):
@@ -36,9 +37,10 @@ class _Problem(NamedTuple):
 
     def chunks(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Where each chunk of the (n, D) features lies, and its standardised rows in float64."""
-        for start in range(0, len(rows), ROWS):
-            part = rows[start : start + ROWS]
-            yield slice(start, start + len(part)), (part.double() - self.mean) / self.scale
+        start = 0
+        for part in rows.split(_rows(rows)):
+            yield slice(start, start + len(part)), part.double().sub_(self.mean).div_(self.scale)
+            start += len(part)
 
 
 def ridge(
@@ -67,9 +69,11 @@ def ridge(
     Raises:
         WrongUse: shapes or labels do not fit.
     """
-    (fitted, scores), facts = ridge_scores(train, labels, test, test_labels, classes, strengths)
+    scores, facts = ridge_scores(train, labels, test, test_labels, classes, strengths)
+    place = rank_of(scores, test_labels.to(scores.device).long())
     return {
-        **accuracies(fitted, labels.to(fitted.device).long(), scores, test_labels.to(fitted.device).long()),
+        "top1": float((place < 1).double().mean()),
+        "top5": float((place < 5).double().mean()),
         **facts,
         "protocol": "ridge on one-hot labels, standardised features, strength by exact leave-one-out on train",
     }
@@ -82,29 +86,32 @@ def ridge_scores(
     test_labels: Tensor,
     classes: int | None = None,
     strengths: tuple[float, ...] = RIDGE_STRENGTHS,
-) -> tuple[tuple[Tensor, Tensor], dict[str, float]]:
-    """What the regression of `ridge` says of each class: scores (N, K) and (M, K) float64, and how its strength was chosen."""
+) -> tuple[Tensor, dict[str, float]]:
+    """What the regression of `ridge` says of the test rows, (M, K) float64; how it does on train, and by which strength."""
     p = _problem(train, labels, test, test_labels, classes)
     count, grid = len(p.train), torch.tensor(strengths, dtype=torch.float64, device=train.device)
     prior = torch.bincount(p.labels, minlength=p.classes).double() / count  # the intercept: mean of one-hot rows
-    product = torch.zeros(p.axes.shape[0], p.classes, dtype=torch.float64, device=train.device)
+    product = torch.zeros(p.classes, p.axes.shape[0], dtype=torch.float64, device=train.device)
     for rows, x in p.chunks(p.train):
-        product += x.T @ (F.one_hot(p.labels[rows], p.classes).double() - prior)
-    product = p.axes.T @ product  # (R, K)
+        product += (F.one_hot(p.labels[rows], p.classes).double() - prior).T @ x
+    product = p.axes.T @ product.T  # (R, K)
     shrink = 1 / (p.power[None] + count * grid[:, None])  # (S, R)
-    error, right = torch.zeros_like(grid), torch.zeros_like(grid)
+    error, right, learnt = (torch.zeros_like(grid) for _ in range(3))
+    groups = torch.arange(len(grid)).split(max(1, SCORES // p.classes))
+    weights = [(shrink[some].T[:, :, None] * product[:, None]).flatten(1) for some in groups]  # (R, s * K)
     for rows, x in p.chunks(p.train):
-        z, wanted = x @ p.axes, F.one_hot(p.labels[rows], p.classes).double()
-        leverage = (z.square() @ shrink.T + 1 / count).clamp(max=1 - 1e-10)  # (n, S); 1 when a row is fitted exactly
-        for i in range(len(grid)):
-            residual = wanted - prior - z @ (shrink[i][:, None] * product)
-            residual /= 1 - leverage[:, i : i + 1]
-            error[i] += residual.square().sum() / count
-            right[i] += (rank_of(wanted - residual, p.labels[rows]) < 1).sum()
+        z, wanted = x @ p.axes, F.one_hot(p.labels[rows], p.classes).double()[:, None]
+        left = 1 - (z.square() @ shrink.T + 1 / count).clamp(max=1 - 1e-10)  # (n, S); 0 when a row is fitted exactly
+        for some, weight in zip(groups, weights, strict=True):
+            residual = wanted - prior - (z @ weight).unflatten(1, (len(some), -1))  # (n, s, K)
+            learnt[some] += _right(wanted - residual, p.labels[rows])
+            residual /= left[:, some, None]
+            error[some] += residual.square().sum((0, 2)) / count
+            right[some] += _right(wanted - residual, p.labels[rows])
     chosen = min(range(len(grid)), key=lambda i: (-float(right[i]), float(error[i])))
     weight = p.axes @ (shrink[chosen][:, None] * product)  # (D, K)
-    fitted, scores = (torch.cat([x @ weight + prior for _, x in p.chunks(part)]) for part in (p.train, p.test))
-    return (fitted, scores), {
+    return torch.cat([x @ weight + prior for _, x in p.chunks(p.test)]), {
+        "train_top1": float(learnt[chosen]) / count,
         "validation_top1": float(right[chosen]) / count,
         "validation_error": float(error[chosen]),
         "strength": strengths[chosen],
@@ -203,6 +210,17 @@ def _regression(p: _Problem, strength: float | None, seed: int, iterations: int)
     return _Regression(z, state, chosen, top1 if parts else None, loss if parts else None, how)
 
 
+def _right(scores: Tensor, labels: Tensor) -> Tensor:
+    """How many rows each of S classifiers has right: scores (n, S, K), labels (n,) -> (S,)."""
+    place = rank_of(scores.flatten(0, 1), labels.repeat_interleave(scores.shape[1]))
+    return (place < 1).view(scores.shape[:2]).sum(0)
+
+
+def _rows(features: Tensor) -> int:
+    """Rows in float64 at a time; a GPU works on many more."""
+    return max(64, CHUNK * (1 if features.device.type == "cpu" else 16) // max(1, features.shape[1]))
+
+
 def folds(count: int, seed: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """Rows to fit and rows to judge by: five folds of a small set, one tenth of a large one."""
     order = torch.randperm(count, generator=generator(seed, Stream.SPLIT)).to(device)
@@ -227,19 +245,23 @@ def _fit(z: Tensor, labels: Tensor, start: Tensor, power: Tensor, strength: floa
     classes = start.shape[1]
     unit = torch.cat([power / classes + strength, power.new_full((1,), 1 / classes)]).clamp(min=1e-12).rsqrt()[:, None]
     x = (start / unit).requires_grad_()
+    size = 8 * _rows(z)
 
     def closure() -> Tensor:
-        weights = x.detach() * unit
+        # classes by rows: skinny products run several times faster so, and the softmax over few classes too
+        weights = (x.detach() * unit).T.contiguous()
         grad, loss = torch.zeros_like(weights), weights.new_zeros(())
-        for part, wanted in zip(z.split(ROWS * 4), labels.split(ROWS * 4)):
-            logs = F.log_softmax(_scores(part, weights), dim=1)
-            loss -= logs.gather(1, wanted[:, None]).sum() / len(z)
-            slope = logs.exp().scatter_add_(1, wanted[:, None], logs.new_full((len(wanted), 1), -1.0)) / len(z)
-            grad[:-1] += (part.T @ slope.to(z.dtype)).double()
-            grad[-1] += slope.sum(0)
-        grad[:-1] += strength * weights[:-1]
-        x.grad = grad * unit
-        return loss + strength / 2 * weights[:-1].square().sum()
+        factors = weights[:, :-1].to(z.dtype)
+        for part, wanted in zip(z.split(size), labels.split(size)):
+            logs = F.log_softmax((factors @ part.T).double() + weights[:, -1:], dim=0)
+            loss -= logs.gather(0, wanted[None]).sum()
+            slope = logs.exp_().scatter_add_(0, wanted[None], logs.new_full((1, len(wanted)), -1.0))
+            grad[:, :-1] += slope.to(z.dtype) @ part
+            grad[:, -1] += slope.sum(1)
+        grad /= len(z)
+        grad[:, :-1] += strength * weights[:, :-1]
+        x.grad = (grad.T * unit).contiguous()
+        return loss / len(z) + strength / 2 * weights[:, :-1].square().sum()
 
     solver = torch.optim.LBFGS(
         [x],
@@ -272,8 +294,10 @@ def _problem(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, c
         raise WrongUse(f"label {most - 1} with classes = {classes}; labels are 0..classes-1")
     device, labels = train.device, labels.to(train.device).long()
     # two passes: the square of a mean would cost the digits of features far from 0
-    mean = sum((part.double().sum(0) for part in train.split(ROWS)), torch.zeros((), device=device)) / len(train)
-    spread = sum(((part.double() - mean).square().sum(0) for part in train.split(ROWS)), torch.zeros_like(mean))
+    mean = sum((part.double().sum(0) for part in train.split(_rows(train))), torch.zeros((), device=device)) / len(
+        train
+    )
+    spread = sum(((part.double() - mean).square().sum(0) for part in train.split(_rows(train))), torch.zeros_like(mean))
     scale = (spread / len(train)).sqrt()
     scale = torch.where(scale > 1e-7 * mean.abs().clamp(min=1e-20), scale, torch.ones_like(scale))
     axes, power = _axes(train, mean, scale)
@@ -287,7 +311,7 @@ def _axes(train: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     count, width = train.shape
     if width <= count:
         gram = torch.zeros(width, width, dtype=torch.float64, device=train.device)
-        for part in train.split(ROWS):
+        for part in train.split(_rows(train)):
             x = (part.double() - mean) / scale
             gram += x.T @ x
         power, axes = torch.linalg.eigh(gram)

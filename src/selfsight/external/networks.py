@@ -61,7 +61,8 @@ def _timm(name: str, image_size: int, settings: dict[str, Any]) -> Made:
     if name.startswith(FOLDER):
         cfg = json.loads((Path(name.removeprefix(FOLDER)) / "config.json").read_text()).get("pretrained_cfg", {})
     elif timm.is_model(name):
-        cfg = timm.get_pretrained_cfg(name).to_dict()
+        known: Any = timm.get_pretrained_cfg(name)
+        cfg = known.to_dict() if known else {}
     else:
         raise WrongUse(
             f"timm {timm.__version__} has no model {name!r}.{perhaps(name, timm.list_models() + timm.list_pretrained())}"

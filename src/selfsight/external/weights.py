@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,8 +93,8 @@ def _load(path: Path) -> Any:
     known: list[Any] = [argparse.Namespace]
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # an old file without a directory: only what torch itself allows
-        names = []
+    except Exception:  # a file from before torch 1.6, which cannot be asked: what such files often hold beside tensors
+        names = ["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "_codecs.encode"]
     stand_ins = [(type("Inert", (Inert,), {}), name) for name in names]
     with torch.serialization.safe_globals([*known, *stand_ins]):
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -201,7 +202,7 @@ def _grid(net: nn.Module, key: str, own: Tensor, other: Tensor) -> tuple[int, in
     """(side of the grid, tokens ahead of it) of another size's positions, where they can be resized to the network's."""
     if key != "pos_embed" or own.ndim != 3 or other.ndim != 3 or own.shape[::2] != other.shape[::2]:
         return None
-    ahead = own.shape[1] - int(net.patch_embed.num_patches)  # type: ignore[union-attr,operator,arg-type]
+    ahead = own.shape[1] - int(net.patch_embed.num_patches)  # type: ignore[union-attr,arg-type]
     side = round((other.shape[1] - ahead) ** 0.5)
     return (side, ahead) if side > 0 and side**2 == other.shape[1] - ahead else None
 
@@ -217,11 +218,12 @@ def _resized(net: nn.Module, key: str, own: Tensor, other: Tensor) -> Tensor:
 
 
 def _grouped(paths: Iterable[str], prefix: str) -> dict[str, int]:
-    """Entries by their place: the first name behind the prefix, or the first of the path."""
+    """Entries by their place: the first name in which their path departs from the prefix."""
     counts: Counter[str] = Counter()
     for path in paths:
-        inside = prefix if path.startswith(prefix) else ""
-        counts[inside + path.removeprefix(inside).split(".")[0]] += 1
+        parts = path.split(".")
+        shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(parts, prefix.split(".")))))
+        counts[".".join(parts[: shared + 1])] += 1
     return dict(counts)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from safetensors import safe_open
 from torch import nn
 
-from selfsight.checkpoint import Encoder, check_out, load_encoder
+from selfsight.checkpoint import Encoder, check_out, chosen, load_encoder
 from selfsight.errors import WrongUse, perhaps
 
 
@@ -41,7 +41,10 @@ FORMATS = {
 """Name -> entry; the module of that name has `write`, and perhaps `check`."""
 
 
-def export(run: str | Path, format: str = "timm", out: str | Path | None = None, net: nn.Module | None = None) -> Path:
+def export(
+    run: str | Path, format: str = "timm", out: str | Path | None = None, net: nn.Module | None = None,
+    checkpoint: str | None = None,
+) -> Path:  # fmt: skip
     """Write the encoder of a run for other programs, after a check that what was written gives the same features.
 
     Args:
@@ -49,6 +52,7 @@ def export(run: str | Path, format: str = "timm", out: str | Path | None = None,
         format: a name of FORMATS.
         out: the file, or the folder of `huggingface`; default: a name inside of the run folder.
         net: the module to fill, for encoders that are not in ENCODERS.
+        checkpoint: which state of a run folder: "best", "last", or the number of a step (see `checkpoint.chosen`).
 
     Returns:
         The file or folder.
@@ -58,10 +62,11 @@ def export(run: str | Path, format: str = "timm", out: str | Path | None = None,
     """
     if format not in FORMATS:
         raise WrongUse(f"unknown format {format!r}.{perhaps(format, set(FORMATS))}")
-    encoder = load_encoder(Path(run), net)
+    encoder = load_encoder(chosen(Path(run), checkpoint), net)
     module = import_module(f"selfsight.formats.{format}")
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
-    path = Path(out) if out else folder / FORMATS[format].default
+    default = Path(FORMATS[format].default)
+    path = Path(out) if out else folder / (f"{default.stem}-{checkpoint}{default.suffix}" if checkpoint else default)
     check: Callable[[Encoder], object] | None = getattr(module, "check", None)
     if check:
         check(encoder)

@@ -38,6 +38,10 @@ def translate(argv: Sequence[str]) -> Translation:
         return found
     if not any(command[0] == "pretrain" for command in found.commands):
         raise WrongUse("flags after -- are for a training, and this command has none: leave them out")
+    if any(word.split("=", 1)[0] == "--out" for word in extra):
+        raise WrongUse(
+            "--out after -- would leave the evaluation behind: name the folder as the project does, before --"
+        )
     commands = tuple(with_flags(c, extra) if c[0] == "pretrain" else c for c in found.commands)
     return Translation(commands, found.notes)
 

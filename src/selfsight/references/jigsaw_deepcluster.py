@@ -197,10 +197,8 @@ def _map(out: str, given: dict[str, Any]) -> Command:
     words = ("figures", out, "--out", f"{out}/figures", "--which", "map", "--kind", "umap", "--colour")
     if given.get("dataset", "celeba") != "celeba":
         return (*words, "label,cluster")
-    root = given.get("source_path", os.environ.get("SELFSIGHT_HOME", "~/.cache/selfsight"))
-    table = next(
-        Path(root).expanduser().glob("celeba/**/list_attr_celeba.txt"), Path(root) / "celeba/list_attr_celeba.txt"
-    )
+    root = Path(given.get("source_path", os.environ.get("SELFSIGHT_HOME", "~/.cache/selfsight"))).expanduser()
+    table = next(root.glob("celeba/**/list_attr_celeba.txt"), root / "celeba" / "list_attr_celeba.txt")
     return (*words, "Eyeglasses,cluster", "--attributes", str(table))
 
 

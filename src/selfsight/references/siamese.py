@@ -94,7 +94,7 @@ def _test(argv: Sequence[str]) -> Translation:
         return Translation(pictures, tuple(notes))
     stored = Path(name) / FEATURES
     notes.append(
-        "the classifier is fitted once more to the stored features: one seed, hence the number of the training's end"
+        "the classifier is fitted once more to the stored features: with the --epochs_finetuning of the training, its number"
     )
     epochs = given.get("epochs_finetuning", EPOCHS)
     return Translation((classify(str(stored) if stored.is_file() else name, epochs), *pictures), tuple(notes))

@@ -17,16 +17,21 @@ MONITORS = (
     ("cosine", "Mean cosine of two pictures, head (1 collapsed)"),
     ("features_cosine", "Mean cosine of two pictures, features"),
 )
+ACCURACIES = {
+    "knn": "k-NN top-1",
+    "ridge": "Linear top-1 (ridge regression)",
+    "linear": "Linear top-1 (logistic regression)",
+}
 _SHOWN = {"step", "epoch", "loss", "lr", "views_per_second", "seconds", "cpu_seconds"}
 
 Chart = dict[str, Any]
 
 
 def training(runs: Sequence[RunFolder]) -> list[Chart]:
-    """Loss, k-NN, learning rate, speed: those that have points."""
+    """Loss, accuracies, learning rate, speed: those that have points."""
     found = [
         chart("Loss", [t for i, r in enumerate(runs) for t in _both(r, i, "loss", len(runs) > 1)]),
-        _knn(runs),
+        *(_accuracy(runs, name, title) for name, title in ACCURACIES.items()),
         chart("Learning rate", [t for i, r in enumerate(runs) for t in _line(r, i, *r.curve("lr"), False, raw=True)]),
         chart(
             "Views per second",
@@ -65,15 +70,15 @@ def own_logs(runs: Sequence[RunFolder]) -> list[Chart]:
     return [chart(name, [t for i, r in enumerate(runs) for t in _both(r, i, name, False)]) for name in names]
 
 
-def _knn(runs: Sequence[RunFolder]) -> Chart:
+def _accuracy(runs: Sequence[RunFolder], protocol: str, title: str) -> Chart:
     traces, last = [], max((run.done for run in runs), default=0)
     for i, run in enumerate(runs):
-        if run.knn:
-            trace = _trace(run, i, [s for s, _ in run.knn], [k["top1"] for _, k in run.knn], "lines+markers")
+        if found := run.accuracy(protocol):
+            trace = _trace(run, i, [s for s, _ in found], [k["top1"] for _, k in found], "lines+markers")
             traces.append({**trace, "hovertemplate": "%{y:.2%} at step %{x}<extra>" + escape(run.name) + "</extra>"})
     baselines: tuple[tuple[str, str, Callable[[RunFolder], float | None]], ...] = (
-        ("untrained", "dash", lambda run: run.untrained),
-        ("raw pixels", "dot", lambda run: run.pixels),
+        ("untrained", "dash", lambda run: run.untrained(protocol)),
+        ("raw pixels", "dot", lambda run: run.pixels if protocol == "knn" else None),
     )
     for label, kind, value_of in baselines:
         values = [(i, run, value) for i, run in enumerate(runs) if (value := value_of(run)) is not None]
@@ -88,7 +93,7 @@ def _knn(runs: Sequence[RunFolder]) -> Chart:
                     "hovertemplate": f"{told} %{{y:.2%}}<extra></extra>",
                 }
             )  # fmt: skip
-    made = chart("k-NN top-1", traces, legend=True)
+    made = chart(title, traces, legend=True)
     made["layout"]["yaxis"]["tickformat"] = ".0%"
     return made
 

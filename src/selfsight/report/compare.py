@@ -32,11 +32,11 @@ def ranking(runs: Sequence[RunFolder], groups: Sequence[Group], ranked: bool) ->
             for i in group.runs
             if isinstance(t := (runs[i].steps[-1] if runs[i].steps else {}).get("seconds"), int | float)
         ]
-        shown = "" if group.mean is None else bar(group.mean, tints[group.runs[0]], noise, first.untrained)
+        shown = "" if group.mean is None else bar(group.mean, tints[group.runs[0]], noise, first.untrained())
         states = dict.fromkeys(badge(runs[i], why=False) for i in group.runs)
         rows.append([
             key(tints[group.runs[0]], group.name), str(place) if ranked and group.mean is not None else NONE, accuracy, shown,
-            behind, percent(first.untrained), str(len(group.runs)), " ".join(states),
+            behind, percent(first.untrained()), str(len(group.runs)), " ".join(states),
             escape(duration(sum(times) / len(times)) or NONE) if times else NONE,
         ])  # fmt: skip
     heads = [

@@ -95,7 +95,7 @@ def _colours(one: Found, rows: np.ndarray) -> list[Colour]:
         right = np.where(guess < 0, -1, (guess != labels).astype(np.int64))
         top1 = h["knn"]["top1"]
         found.append(Colour("k-NN says", guess, one.classes, f"{percent(top1)} right"))
-        found.append(Colour("k-NN is", right, ["right", "wrong"], f"{percent(top1)} right"))
+        found.append(Colour("k-NN verdict", right, ["right", "wrong"], f"{percent(top1)} right"))
     return found
 
 

@@ -73,8 +73,8 @@ def headline(run: RunFolder, part: str | None = None) -> Measured | None:
     final = [found for name, found in run.finals if name == "knn"]
     order = [part] if part else ["test", "holdout"]
     chosen = next((found for wanted in order for found in final if found.get("part") == wanted), None)
-    if chosen is None and run.knn and part in (None, run.knn[-1][1].get("part")):
-        chosen = run.knn[-1][1]
+    if chosen is None and run.accuracy() and part in (None, run.accuracy()[-1][1].get("part")):
+        chosen = run.accuracy()[-1][1]
     if chosen is None:
         return None
     queries = chosen.get("queries")

@@ -19,7 +19,7 @@ from selfsight.report.scripts import CHARTS
 from selfsight.report.words import NONE, PARTS, anchor, bar, duration, key, note, number, percent, section, short, table
 from selfsight.tables import whole
 
-SEVERAL = 4  #: runs whose pictures (neighbours, clusters, views, ...) are all shown; of more, those of the first ones
+SEVERAL = 4  #: runs whose maps and pictures are shown; of more, those of the best groups of seeds
 
 
 def report(
@@ -49,23 +49,26 @@ def report(
     folders = [Path(path) for path in runs]
     found = _distinct([read_run(path) for path in folders])
     files = [(analyses or {}).get(path, path / "figures" / "analysis.npz") for path in folders]
-    known = [(run.name, one) for run, path in zip(found, files) if (one := read_found(path)) is not None]
-    tints = [colour(i) for i, path in enumerate(files) if any(name == found[i].name for name, _ in known)]
+    some = shown_of(found)
+    read = [(i, one) for i in some if (one := read_found(files[i])) is not None]
+    known = [(found[i].name, one) for i, one in read]
+    tints = [colour(i) for i, _ in read]
+    pictured = [found[i] for i in some]
     drawn: list[charts.Chart] = []
     maps = Maps()
     sections = [
         *_comparison(found),
         ("Accuracy", _finals(found)),
         ("Training", _grid(charts.training(found), drawn)),
-        ("Map", maps_of(known, maps) or _absent(found, folders, missing or {})),
+        ("Map", _chosen(found, some) + (maps_of(known, maps) if known else _absent(found, folders, missing or {}))),
         ("Mistakes", mistakes(known)),
-        *_per_run("Nearest neighbours", found, known, lambda run, one: pictures.neighbours(run, one and one.arrays)),
-        *_per_run("Clusters", found, known, lambda run, one: clusters(one) if one else ""),
+        *_per_run("Nearest neighbours", pictured, known, lambda run, one: pictures.neighbours(run, one and one.arrays)),
+        *_per_run("Clusters", pictured, known, lambda run, one: clusters(one) if one else ""),
         ("Spectrum", _spectrum(known, tints, drawn)),
         ("Collapse watch", _grid(charts.monitors(found), drawn)),
-        *_per_run("What the method makes of pictures", found, known, lambda run, one: pictures.drawn(run)),
-        *_per_run("Attention", found, known, lambda run, one: pictures.attention(run)),
-        *_per_run("Views", found, known, lambda run, one: pictures.views(run)),
+        *_per_run("What the method makes of pictures", pictured, known, lambda run, one: pictures.drawn(run)),
+        *_per_run("Attention", pictured, known, lambda run, one: pictures.attention(run)),
+        *_per_run("Views", pictured, known, lambda run, one: pictures.views(run)),
         ("The method's own numbers", _grid(charts.own_logs(found), drawn)),
         ("How to repeat it", repeat(found)),
     ]
@@ -84,6 +87,13 @@ def report(
     out.parent.mkdir(parents=True, exist_ok=True)
     whole(out, document(", ".join(run.name for run in found), body, plots + maps.script()))
     return out
+
+
+def shown_of(runs: Sequence[RunFolder]) -> list[int]:
+    """Which of the runs are shown with maps and pictures: the first of each group of seeds, the best groups first."""
+    if len(runs) <= SEVERAL:
+        return list(range(len(runs)))
+    return [group.runs[0] for group in grouped(runs, common(runs))][:SEVERAL]
 
 
 def _distinct(runs: list[RunFolder]) -> list[RunFolder]:
@@ -105,12 +115,12 @@ def _header(runs: list[RunFolder]) -> str:
         lines = verdict.of_groups(grouped(runs, found), comparable(runs, found))
         ill = [r.name for r in runs if r.health and r.health[-1]["health"] not in (*verdict.GOOD, *verdict.WAITING)]
         under_way = [r.name for r in runs if not r.finished]
-        told = [
+        marks = [
             f"{what}: {', '.join(names)}."
             for what, names in (("Not finished", under_way), ("Not healthy", ill))
             if names
         ]
-        lines += [" ".join(told)] if told else []
+        lines += [" ".join(marks)] if marks else []
     told = "".join(f'<p class="lead">{escape(line)}</p>' for line in lines)
     return f'<header><div class="over">{escape(over)}</div><h1>{escape(title)}</h1>{mark}</header>{told}'
 
@@ -126,14 +136,20 @@ def _comparison(runs: list[RunFolder]) -> list[tuple[str, str]]:
 
 
 def _per_run(title: str, runs: list[RunFolder], known: list[tuple[str, Found]], make: Any) -> list[tuple[str, str]]:
-    """A section of each run; of many runs, of the first ones."""
+    """A section with a part for each of the runs that are shown."""
     by_name = dict(known)
-    made = [(run.name, content) for run in runs[:SEVERAL] if (content := make(run, by_name.get(run.name)))]
-    if len(runs) == 1:
-        return [(title, made[0][1])] if made else []
-    parts = "".join(f"<h3>{escape(name)}</h3>{content}" for name, content in made)
-    more = note(f"Of {len(runs)} runs the first {SEVERAL} are shown.") if len(runs) > SEVERAL and made else ""
-    return [(title, more + parts)] if made else []
+    made = [(run.name, content) for run in runs if (content := make(run, by_name.get(run.name)))]
+    if len(made) == len(runs) == 1:
+        return [(title, made[0][1])]
+    return [(title, "".join(f"<h3>{escape(name)}</h3>{content}" for name, content in made))] if made else []
+
+
+def _chosen(runs: list[RunFolder], some: list[int]) -> str:
+    """Which runs are shown from here on, where not all are."""
+    if len(some) == len(runs):
+        return ""
+    names = ", ".join(runs[i].name for i in some)
+    return note(f"Of {len(runs)} runs, maps and pictures are of {names}: one of each of the best settings.")
 
 
 def _absent(runs: list[RunFolder], folders: list[Path], missing: Mapping[Path, str]) -> str:
@@ -191,12 +207,14 @@ def _finals(runs: list[RunFolder]) -> str:
     for i, run in enumerate(runs):
         name = key(colour(i), run.name) if len(runs) > 1 else ""
         beside = [("k-NN", found) for protocol, found in run.finals if protocol == "knn"]
-        beside = beside or [("k-NN", run.knn[-1][1]) for _ in run.knn[-1:]]
+        beside = beside or [("k-NN", run.accuracy()[-1][1]) for _ in run.accuracy()[-1:]]
         beside += [(protocol, found) for protocol, found in run.finals if protocol != "knn"]
         for protocol, found in beside:
-            rows.append(_measurement(name, protocol, found, i, run.untrained))
+            rows.append(
+                _measurement(name, protocol, found, i, run.untrained("knn" if protocol == "k-NN" else protocol))
+            )
         if len(runs) == 1:
-            for what, value in (("k-NN, untrained", run.untrained), ("k-NN, raw pixels", run.pixels)):
+            for what, value in (("k-NN, untrained", run.untrained()), ("k-NN, raw pixels", run.pixels)):
                 if value is not None:
                     cells = [name, what, f"<b>{percent(value)}</b>", "", bar(value, "#8a8f98"), NONE]
                     rows.append([*cells, '<span class="how">what training must beat</span>'])
@@ -235,7 +253,7 @@ def _spectrum(known: list[tuple[str, Found]], tints: Sequence[str], drawn: list[
     if not traces:
         return ""
     chart = charts.chart("Singular values of the centred features, relative to the largest", traces, legend=True)
-    chart["layout"]["yaxis"] |= {"type": "log", "exponentformat": "power"}
+    chart["layout"]["yaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
     chart["layout"]["xaxis"] = {"title": {"text": "direction"}}
     told = f"How many directions the features use: a curve that falls early means few. Of {known[0][1].where}."
     return note(told) + ranks + _grid([chart], drawn)

@@ -80,7 +80,7 @@ def _whole(path: Path, kind: str, about: str) -> str:
     if not path.is_file():
         return ""
     source = base64.b64encode(path.read_bytes()).decode()
-    return f'<img class="{kind}" alt="{about}" src="data:image/png;base64,{source}">'
+    return f'<div class="card"><img class="{kind}" alt="{about}" src="data:image/png;base64,{source}"></div>'
 
 
 def _cell(picture: np.ndarray, label: int | None, names: list[str], kind: str) -> str:

@@ -35,16 +35,17 @@ def _learned(run: RunFolder, found: Measured | None) -> str:
         return _unlabelled(run)
     asked = f"{found.queries:,} {_pictures(found.part)}" if found.queries else _pictures(found.part)
     told = f"k-NN on its features names the right class of {with_noise(found.top1, found.error)} of {asked}"
-    names = (("before training it was", run.untrained), ("raw pixels give", run.pixels), ("guessing", chance(run)))
+    untrained = run.untrained()
+    names = (("before training it was", untrained), ("raw pixels give", run.pixels), ("guessing", chance(run)))
     beside = [f"{name} {percent(value)}" for name, value in names if value is not None]
-    known = [value for value in (run.untrained, run.pixels) if value is not None]
+    known = [value for value in (untrained, run.pixels) if value is not None]
     text = f"{told}; {', '.join(beside)}." if beside else f"{told}."
     if not known:
         return text
     margin = 2 * (found.error or 0.01)
     if found.top1 > max(known) + margin:
         return f"The encoder has learned: {text}"
-    if run.untrained is not None and found.top1 <= run.untrained + margin:
+    if untrained is not None and found.top1 <= untrained + margin:
         return f"The encoder is no better than before training: {text}"
     return f"The encoder has learned something, but no more than raw pixels hold: {text}"
 

@@ -105,10 +105,10 @@ def knn_curve(folder: Path, against: str) -> tuple[np.ndarray, np.ndarray] | Non
         return None
     run = read_run(folder)
     steps, values = run.curve("seconds" if against == "minutes" else "epoch")
-    if not run.knn or not steps:
+    if not run.accuracy() or not steps:
         return None
-    at = np.interp([step for step, _ in run.knn], [0, *steps], [0.0, *values])
-    return at / (60 if against == "minutes" else 1), np.array([found["top1"] for _, found in run.knn])
+    at = np.interp([step for step, _ in run.accuracy()], [0, *steps], [0.0, *values])
+    return at / (60 if against == "minutes" else 1), np.array([found["top1"] for _, found in run.accuracy()])
 
 
 def band(axes: Any, curves: Sequence[tuple[np.ndarray, np.ndarray]], name: str, colour: str) -> None:

@@ -17,6 +17,11 @@ class EmbedFlags(EncoderFlags):
     """Pictures: a data name, folder, file or list."""
     out: str = ""
     """File: .npz, .npy (labels beside it), .csv or .parquet."""
+    exclude: str | None = None
+    """A list of pictures to leave out, as `selfsight check` writes it."""
+    checkpoint: str | None = None
+    """Which state of a run: best (by its --probe.monitor), last, or the number of a step that --export-every kept;
+    default: the finished encoder."""
     features: str = "encoder"
     """Which layer's, as in `evaluate`."""
     flip: bool = False
@@ -37,10 +42,12 @@ def main(argv: list[str]) -> int:
     if not flags.data or not flags.out:
         raise WrongUse("embed needs --data DATA and --out FILE (see `selfsight embed --help`)")
     from selfsight import api
+    from selfsight.session import keep_memory
 
+    keep_memory()
     found = api.embed(
         encoder_or_name(words[0], flags), flags.data, flags.out, features=flags.features, image_size=flags.image_size,
-        device=flags.device, data_root=flags.data_root, flip=flags.flip,
+        device=flags.device, data_root=flags.data_root, exclude=flags.exclude, flip=flags.flip, checkpoint=flags.checkpoint,
     )  # fmt: skip
     facts = {
         "out": flags.out,

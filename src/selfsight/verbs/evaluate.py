@@ -23,6 +23,9 @@ class EvaluateFlags(EncoderFlags):
     """Labelled pictures to ask; default: the test part of --train, else a hold-out part."""
     held_out: bool = False
     """Ask the hold-out part of --train although there is a test part: to choose settings by."""
+    checkpoint: str | None = None
+    """Which state of a run: best (by its --probe.monitor), last, or the number of a step that --export-every kept;
+    default: the finished encoder."""
     protocols: str = "knn,linear"
     """Names with commas, see `selfsight list protocols`."""
     features: str = "encoder"
@@ -56,11 +59,13 @@ def main(argv: list[str]) -> int:
     words, as_json, flags = words_and_flags(argv, EvaluateFlags(), "evaluate", "RUN", about)
     from selfsight import api
     from selfsight.run import read_yaml
+    from selfsight.session import keep_memory
 
     names = [p for p in flags.protocols.split(",") if p]
     settings = read_yaml(flags.settings, "--settings") if flags.settings.strip() else {}
     target = encoder_or_name(words[0], flags, flags.seed)
     given = {k: v for k, v in dataclasses.asdict(flags).items() if k not in ("weights", "net", "normalise", "prefix")}
+    keep_memory()
     found = api.evaluate(
         target, **{**given, "encoder": flags.encoder or "resnet18", "protocols": names, "settings": settings}
     )

@@ -14,8 +14,11 @@ class ExportFlags:
 
     format: str = "timm"
     """timm, torchvision, safetensors, onnx or huggingface (`selfsight list formats`)."""
+    checkpoint: str | None = None
+    """Which state of a run: best (by its --probe.monitor), last, or the number of a step that --export-every kept;
+    default: the finished encoder."""
     out: str | None = None
-    """The file, or the folder of huggingface; default: a name inside of the run folder."""
+    """The file, or the folder of huggingface; default: a name inside of the run folder, with --checkpoint in it."""
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +29,7 @@ def main(argv: list[str]) -> int:
     words, as_json, flags = words_and_flags(argv, ExportFlags(), "export", "RUN", about)
     from selfsight import formats
 
-    path = formats.export(words[0], flags.format, flags.out)
+    path = formats.export(words[0], flags.format, flags.out, checkpoint=flags.checkpoint)
     lines = formats.usage(path, flags.format)
     if as_json:
         print(json.dumps({"out": str(path), "format": flags.format, "usage": lines}))
