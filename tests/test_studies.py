@@ -709,10 +709,13 @@ def test_the_panel_reads_what_a_run_measured_itself(tmp_path: Path) -> None:
         for step in range(1, 4):
             tracker.step(step, epoch=step / 2, loss=1.0, top1=0.5)
         tracker.measure(2, {"linear": {"top1": 0.25, "train_top1": 0.5, "part": "holdout"}})
-        tracker.measure(3, {"sgd": {"train_top1": 0.75, "test_top1": 0.125, "top1": 0.375, "part": "test"}})
+        tracker.measure(2, {"ridge": {"top1": 0.75, "train_top1": 0.875, "part": "holdout"}})  # `linear` counts more
+        tracker.measure(3, {"ridge": {"top1": 0.375, "train_top1": 0.75, "part": "holdout"}})
+        tracker.measure(3, {"final_ridge": {"top1": 0.5, "train_top1": 0.625, "part": "holdout"}})
+        tracker.measure(3, {"final_ridge": {"top1": 0.125, "train_top1": 0.625, "part": "test"}})
     run = read_run(folder)
-    assert linear_points(run, "train") == [(2, 0.5), (3, 0.75)]
-    assert linear_points(run, "holdout") == [(2, 0.25)]
+    assert linear_points(run, "train") == [(3, 0.75), (2, 0.5)]
+    assert linear_points(run, "holdout") == [(2, 0.25), (3, 0.375)]
     assert linear_points(run, "test") == [(3, 0.125)]
     assert panel([folder], tmp_path / "p.png").is_file()
     with pytest.raises(WrongUse, match="at least one"):

@@ -24,14 +24,19 @@ PANELS = (
     ("linear", "train", "Linear top-1, training part"), ("linear", "holdout", "Linear top-1, hold-out part"),
     ("linear", "test", "Linear top-1, test part"),
 )  # fmt: skip
+LEARNT = (
+    "ridge",
+    "sgd",
+    "linear",
+)  #: linear classifiers that a run may measure while training; the last one counts most
 CROWDED = 200  #: points from which a curve is shown faint under its running mean
 
 
 def panel(runs: Sequence[Path], out: Path) -> Path:
     """Draw the panel of run folders, finished or not.
 
-    Linear accuracies are those that a run measured while training (`linear` or `sgd` in metrics.jsonl) and those in
-    its linear.json.
+    Linear accuracies are those that a run measured while training (`ridge`, `linear` in metrics.jsonl) and those in its
+    linear.json.
 
     Args:
         runs: run folders.
@@ -98,16 +103,15 @@ def points(run: RunFolder, what: str, part: str) -> tuple[np.ndarray, np.ndarray
 def linear_points(run: RunFolder, part: str) -> list[tuple[int, float]]:
     """(step, top-1) of linear classifiers on one part (train, holdout, test) of a run."""
     found: dict[int, float] = {}
-    for line in run.lines:
-        for name in ("linear", "sgd"):
-            measured = line.get(name)
-            if isinstance(measured, dict):
-                asked = "test" if measured.get("part") == "test" else "holdout"
-                value = measured.get("train_top1") if part == "train" else measured.get(f"{part}_top1")
-                if value is None and part == asked:
-                    value = measured.get("top1")
-                if isinstance(value, int | float):
-                    found[line["step"]] = float(value)
+    for name in LEARNT:
+        for line in run.lines:  # the end on the test part alone: on the others it has more pictures than the curve
+            measured = line.get(name, line.get(f"final_{name}") if part == "test" else None)
+            if not isinstance(measured, dict):
+                continue
+            asked = "test" if measured.get("part") == "test" else "holdout"
+            value = measured.get("train_top1") if part == "train" else measured.get("top1") if part == asked else None
+            if isinstance(value, int | float):
+                found[line["step"]] = float(value)
     path = run.path / LINEAR
     for entry in json.loads(path.read_text()) if path.is_file() else ():
         if isinstance(entry.get(part), int | float):

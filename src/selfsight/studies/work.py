@@ -95,7 +95,7 @@ def outcome(study: Study, cell: Cell) -> dict[str, Any]:
     if not study.measure.protocols:
         if not training.get("holdout"):
             raise WrongUse(
-                "there is no labelled hold-out part to rank by: give labelled pictures, and --holdout above 0"
+                "there is no k-NN to rank by: it needs labels, --holdout above 0, and knn in --probe.protocols"
             )
         assert settings is not None
         asked = {"test": f"{settings.data} (holdout, {training['holdout']['queries']})"}
