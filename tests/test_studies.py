@@ -714,7 +714,7 @@ def test_the_panel_reads_what_a_run_measured_itself(tmp_path: Path) -> None:
         tracker.measure(3, {"final_ridge": {"top1": 0.5, "train_top1": 0.625, "part": "holdout"}})
         tracker.measure(3, {"final_ridge": {"top1": 0.125, "train_top1": 0.625, "part": "test"}})
     run = read_run(folder)
-    assert linear_points(run, "train") == [(3, 0.75), (2, 0.5)]
+    assert linear_points(run, "train") == [(2, 0.5), (3, 0.75)]
     assert linear_points(run, "holdout") == [(2, 0.25), (3, 0.375)]
     assert linear_points(run, "test") == [(3, 0.125)]
     assert panel([folder], tmp_path / "p.png").is_file()

@@ -91,7 +91,7 @@ def panel(runs: Sequence[Path], out: Path) -> Path:
 def points(run: RunFolder, what: str, part: str) -> tuple[np.ndarray, np.ndarray]:
     """(epochs, values) of one panel: `what` is loss, top1, top5 or linear, `part` as in PANELS."""
     if what == "linear":
-        pairs = sorted(linear_points(run, part))
+        pairs = linear_points(run, part)
         steps, values = [step for step, _ in pairs], [value for _, value in pairs]
     else:
         steps, values = run.curve(what) if part == "training" else run.validation(what)
@@ -116,7 +116,7 @@ def linear_points(run: RunFolder, part: str) -> list[tuple[int, float]]:
     for entry in json.loads(path.read_text()) if path.is_file() else ():
         if isinstance(entry.get(part), int | float):
             found[entry["step"]] = float(entry[part])
-    return list(found.items())
+    return sorted(found.items())
 
 
 def _curve(axes: Any, x: np.ndarray, y: np.ndarray, colour: str) -> None:
