@@ -8,7 +8,7 @@ DEMO ?= runs/demo
 WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-gpu check format bench methods eigenspace gate clean
+.PHONY: demo test test-gpu check format bench bench-evaluate methods configs eigenspace gate clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,7 +38,7 @@ format: $(TEST_STAMP)
 
 # The promises of every method, and one training, on a GPU.
 test-gpu: $(TEST_STAMP)
-	SELFSIGHT_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/test_contract.py -k "not two_processes" $(ARGS)
+	SELFSIGHT_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/test_contract.py tests/test_finetune.py -k "not two_processes" $(ARGS)
 
 # Long studies that CI does not run: every method learns on `shapes`, and the tests marked slow.
 gate: $(TEST_STAMP)
@@ -49,10 +49,18 @@ bench: $(TEST_STAMP)
 	$(BIN)/python -m pip install --quiet kornia lightly faiss-cpu
 	$(BIN)/python benchmarks/speed.py
 
+# Evaluation beside the bare work in it, faiss and scikit-learn.
+bench-evaluate: $(TEST_STAMP)
+	$(BIN)/python -m pip install --quiet faiss-cpu
+	$(BIN)/python benchmarks/evaluate.py $(ARGS)
+
 # All methods at one CPU budget on a folder of pictures, one folder a class: make methods PICTURES=cifar/train
 methods: $(STAMP)
 	$(BIN)/python benchmarks/methods.py $(PICTURES) $(ARGS)
 
+# Every recipe in configs/ anew, as YAML; a test keeps the files equal to the recipes.
+configs: $(STAMP)
+	$(BIN)/python -m selfsight.configs
 # Predictors' eigenspaces, rates, teachers, a deeper projector: small runs on `shapes`, or on a folder of pictures, one folder a class:
 # make eigenspace PICTURES=cifar/train ARGS="--fraction 0.2"; the recipes as they are, on a GPU: ARGS="--size whole"
 eigenspace: $(STAMP)

@@ -132,6 +132,25 @@ def test_embed_takes_folders_paths_pictures_and_arrays(run: Path, tmp_path: Path
     assert selfsight.embed(run, tmp_path).paths == [f"{i}.png" for i in range(5)]
 
 
+def test_embed_leaves_out_what_a_list_says(run: Path, tmp_path: Path) -> None:
+    """The others keep their place; without a data set there is nothing that a list could name."""
+    for i in range(4):
+        Image.new("RGB", (20, 20), (60 * i, 90, 120)).save(tmp_path / f"{i}.png")
+    (tmp_path / "list.txt").write_text("2.png\n")
+    out = tmp_path / "features.npz"
+    words = [str(run), "--data", str(tmp_path), "--exclude", str(tmp_path / "list.txt"), "--out", str(out)]
+    from selfsight import cli
+
+    assert cli.run(["embed", *words]) == 0
+    found = np.load(out)
+    assert found["paths"].tolist() == ["0.png", "1.png", "3.png"]
+    assert found["index"].tolist() == [0, 1, 3]
+    with pytest.raises(WrongUse, match="names pictures of a data set"):
+        api.embed(run, [tmp_path / "0.png"], exclude="list.txt")
+    with pytest.raises(WrongUse, match="holds features: leave out --train, --exclude"):
+        api.evaluate(str(out), test=str(out), exclude=str(tmp_path / "list.txt"))
+
+
 def test_embed_writes_nothing_that_is_not_asked(run: Path, tmp_path: Path) -> None:
     found = selfsight.embed(run, "shapes:16:20")
     assert found.features.shape == (20, 32)

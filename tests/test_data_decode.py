@@ -156,3 +156,55 @@ def test_tiny_and_long_pictures(tmp_path):
     assert colour_at(read(tmp_path / "tiny.png", 3, 64), 0, 0) == list(RED)
     Image.new("RGB", (4000, 20), RED).save(tmp_path / "long.png")
     assert read(tmp_path / "long.png", 3, 64).shape == (3, 1, decode.LONGEST * 64)
+
+
+def jpeg(mode: str, size: tuple[int, int], **options: object) -> bytes:
+    """Noise over a gradient, so that no block is flat."""
+    rng = np.random.default_rng(sum(size))
+    ramp = np.add.outer(np.arange(size[1]) * 3, np.arange(size[0]) * 2)[..., None] % 256
+    pixels = (ramp + rng.integers(0, 80, (size[1], size[0], 3))).clip(0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("mode, channels", [("RGB", 3), ("L", 3), ("L", 1), ("RGB", 1), ("CMYK", 3)])
+@pytest.mark.parametrize(
+    "size, options",
+    [
+        ((32, 32), {}),
+        ((33, 17), {"quality": 30}),
+        ((51, 40), {"progressive": True, "quality": 97}),
+        ((24, 40), {"subsampling": 0, "restart_marker_rows": 1, "comment": b"\xff\xd8 not a start"}),
+        ((1, 1), {"subsampling": 1}),
+        ((60, 45), {"optimize": True, "subsampling": 2, "icc_profile": b"x" * 300}),
+    ],
+)
+def test_the_short_way_gives_what_pillow_gives(
+    mode: str, channels: int, size: tuple[int, int], options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = jpeg(mode, size, **options)
+    short = decode._plain_jpeg(content, channels, 0)
+    assert (short is None) == ((mode, channels) in (("RGB", 1), ("CMYK", 3)))  # these want Pillow's conversions
+    found = decode.decoded(content, channels, 0)
+    monkeypatch.setattr(decode, "_plain_jpeg", lambda *_: None)
+    assert torch.equal(found, decode.decoded(content, channels, 0))
+
+
+def test_what_goes_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = jpeg("RGB", (64, 48))
+    assert decode._plain_jpeg(content, 3, 48) is not None
+    assert decode._plain_jpeg(content, 3, 47) is None  # it is to be reduced
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = jpeg("RGB", (64, 48), exif=exif)
+    assert decode._plain_jpeg(turned, 3, 0) is None
+    assert decode.decoded(turned, 3, 0).shape == (3, 64, 48)
+    for broken in (content[:-100], content[:300], b"", b"\xff\xd8", b"\xff\xd8\xff\xe0\x00\x00" * 9):
+        assert decode._plain_jpeg(broken, 3, 0) is None  # Pillow says what is wrong
+        with pytest.raises(decode.Unreadable):
+            decode.decoded(broken, 3, 0)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert decode._plain_jpeg(content, 3, 0) is None
+    with pytest.raises(decode.Unreadable, match="too large"):
+        decode.decoded(content, 3, 0)

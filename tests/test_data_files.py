@@ -1,5 +1,7 @@
 # mypy: disable-error-code="union-attr,index,arg-type,call-overload,misc"
 # (an optional field that is None fails the test by itself)
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def test_an_unlabelled_tree_of_any_depth(tmp_path):
     (tmp_path / "IMG.heic").write_bytes(b"x")
     source = files.from_folder(tmp_path)
     assert source.train.names == ["a b/UPPER.JPG", "a b/ä ü/日本.jpg", "z.png"]
-    assert source.train.paths[1].exists()
+    assert Path(source.train.paths[1].path).exists()
     assert source.train.labels is None
     assert source.test is None
     assert any("2 files" in n and ".heic 1" in n for n in source.notices)

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from selfsight import api, cli
-from selfsight.data import DATASETS, DataSet, arrays, open_data, store
+from selfsight.data import DATASETS, DataSet, arrays, content, open_data
 from selfsight.data.spans import Span
 from selfsight.data.synsets import SUBSETS
 from selfsight.data.synsets import imagenet as all_synsets
@@ -416,9 +416,9 @@ def test_missing_classes_are_named(subsets: Path, tmp_path: Path) -> None:
 def test_a_large_set_is_hashed_by_a_sample(subsets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = sorted((subsets / "imagenet" / "train").glob("*/*"))[:20]
     names = [path.name for path in paths]
-    whole = store.content_of_files(names, paths)
-    monkeypatch.setattr(store, "_READ", 7)  # every third is read
-    part = store.content_of_files(names, paths)
+    whole = content.content_of_files(names, paths)
+    monkeypatch.setattr(content, "_READ", 7)  # every third is read
+    part = content.content_of_files(names, paths)
     assert part != whole
     read: list[str] = []
     ends = Span.ends
@@ -428,9 +428,9 @@ def test_a_large_set_is_hashed_by_a_sample(subsets: Path, monkeypatch: pytest.Mo
         return ends(span, most)
 
     monkeypatch.setattr(Span, "ends", noted)
-    assert store.content_of_files(names, paths) == part
+    assert content.content_of_files(names, paths) == part
     assert sorted(read) == [str(path) for path in paths[::3]]
-    assert store.content_of_files(names[1:], paths[1:]) != part
+    assert content.content_of_files(names[1:], paths[1:]) != part
 
 
 # ---- row X07
@@ -518,8 +518,8 @@ ABSENT = {
     "stl10": r"STL-10 is not there: .*/class_names\.txt; add --download, or put http.*gz at .*/stl10_binary\.tar\.gz",
     "imagenet": r"ImageNet is not there: .*fetch ILSVRC 2012 from https.*train/SYNSET/\*\.JPEG.*LOC_val_solution\.csv",
     "imagenet100": r"ImageNet is not there: .*fetch ILSVRC 2012 from https.*train/SYNSET/\*\.JPEG.*devkit",
-    "imagenette": r"no .*/imagenette2/train; fetch it from https.*imagenette2\.tgz .* and put into .*/imagenette2: train/SYNSET",
-    "imagewoof:160": r"no .*/imagewoof2-160/train; fetch it from https.*imagewoof2-160\.tgz",
+    "imagenette": r"no .*imagenette2/train; fetch it from https.*2\.tgz, or add --download, and put into .*/imagenette2: train/SYN",
+    "imagewoof:160": r"no .*/imagewoof2-160/train; fetch it from https.*imagewoof2-160\.tgz \(--download does not\)",
     "tiny-imagenet": r"Tiny ImageNet is not there: no .*wnids\.txt; fetch .*zip .*val_annotations\.txt, wnids\.txt, words\.txt",
 }
 
@@ -561,6 +561,33 @@ def test_a_download_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     for _ in range(2):
         assert len(opened(name, tmp_path, download=True).test) in (10, 20)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("size", ["", "320"])
+def test_imagenette_can_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str) -> None:
+    """Once; what fails says what to do; there is no Imagewoof to be had so."""
+    from torchvision.datasets import Imagenette
+
+    name, asked = ":".join(filter(None, ["imagenette", size])), []
+    folder = tmp_path / "-".join(filter(None, ["imagenette2", size]))
+
+    def refused(self: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(Imagenette, "_download", refused)
+    with pytest.raises(WrongUse, match=rf"\(no network\); fetch http.*{folder.name}\.tgz yourself and put it at .*tgz"):
+        opened(name, tmp_path, download=True)
+    with pytest.raises(WrongUse, match="--download does not"):
+        opened("imagewoof", tmp_path, download=True)
+
+    def fetch(self: Any) -> None:
+        asked.append(self._size)
+        make_imagenet(self._size_root, SUBSETS["imagenette"])
+
+    monkeypatch.setattr(Imagenette, "_download", fetch)
+    for _ in range(2):
+        assert len(opened(name, tmp_path, download=True).classes) == 10
+    assert asked == [f"{size}px" if size else "full"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 """Tar shards: the same pictures and labels as the folder they were made of, wherever, however and by whomever read."""
 
 import copy
+import dataclasses
 import gzip
 import io
 import json
@@ -22,13 +23,15 @@ from PIL import Image
 
 from selfsight import api, cli
 from selfsight.augment import ViewsConfig, build
-from selfsight.data import DataSet, open_data, shards, spans, store
+from selfsight.data import DataSet, open_data, shards, spans
+from selfsight.data import content as contents
 from selfsight.data.feed import Decoded
 from selfsight.data.part import Part
 from selfsight.data.shards import expand
 from selfsight.data.spans import Span, Spans, Strings
 from selfsight.errors import WrongUse
 from selfsight.rng import Stream, generator
+from selfsight.train import order
 from tiny import losses, make, same, state, tiny
 
 CLASSES = ("ant", "bee", "cat")
@@ -167,8 +170,14 @@ def test_no_label_for_some(tmp_path: Path) -> None:
     found = samples()
     found[17] = found[17][:1]
     data = opened(write_shards(tmp_path / "s", found), tmp_path / "home")
-    assert data.train.labels is None
-    assert any("no labels: 1 of 36 pictures have none, such as 0017.webp" in line for line in data.choices)
+    assert data.train.labels.tolist() == [-1 if i == 17 else i * 7 % 3 for i in range(COUNT)]
+    assert data.train.labelled().tolist() == [i for i in range(COUNT) if i != 17]
+    assert any("no label for 1 of 36 pictures, such as 0017.webp" in line for line in data.choices)
+    held = open_data(str(tmp_path / "s"), root=tmp_path / "home", holdout=0.3, log=lambda _: None)
+    assert int(held.holdout.labels.min()) >= 0  # what is asked about has a label
+    assert -1 in held.train.labels.tolist()
+    none = write_shards(tmp_path / "n", [sample[:1] for sample in samples()])
+    assert opened(none, tmp_path / "home").train.labels is None
 
 
 def test_what_is_beside_the_pictures_is_left_alone(tmp_path: Path) -> None:
@@ -275,7 +284,7 @@ def test_processes_scan_like_one(both: Any, tmp_path: Path, monkeypatch: Any) ->
 def test_large_sets_are_hashed_by_samples(both: Any, tmp_path: Path, monkeypatch: Any) -> None:
     pattern, _ = both
     whole = opened(pattern, tmp_path / "home").fingerprint
-    monkeypatch.setattr(store, "_SAMPLED", 100)
+    monkeypatch.setattr(contents, "_SAMPLED", 100)
     some = opened(pattern, tmp_path / "home").fingerprint
     assert some != whole
     assert opened(pattern, tmp_path / "home").fingerprint == some
@@ -354,6 +363,79 @@ def test_a_run_on_shards_resumes_in_the_middle_of_one(both: Any, tmp_path: Path)
     second[1].load_state_dict(copy.deepcopy(saved["optimizer"]))
     assert losses(run, second, 2) == wanted[2:]
     assert same(state(second), state(whole))
+
+
+def test_an_order_by_windows_of_shards() -> None:
+    """Each window holds all pictures of its shards, mixed; which shards meet changes with the epoch."""
+    shard = torch.arange(6).repeat_interleave(6)
+    seen, mixed = set(), 0
+    for epoch in range(20):
+        rows = order(3, epoch, 36, shard, 2)
+        assert rows.sort().values.tolist() == list(range(36))
+        assert torch.equal(rows, order(3, epoch, 36, shard, 2))
+        windows = [part.unique().tolist() for part in shard[rows].split(12)]
+        assert [len(window) for window in windows] == [2, 2, 2]
+        seen.add(str(windows))
+        mixed += int(shard[rows].diff().ne(0).sum())
+    assert len(seen) > 15
+    assert mixed / 20 > 15  # of 35 neighbours: half of those inside a window, and 2 of 3 windows' ends
+    uneven = torch.tensor([0, 3, 3, 1, 0, 3, 1])  # shard 2 is empty
+    for epoch in range(20):  # one at a time: none is come back to
+        assert len(torch.unique_consecutive(uneven[order(3, epoch, 7, uneven, 1)])) == 3
+    assert torch.equal(order(3, 1, 36, shard, 0), order(3, 1, 36))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_by_windows_of_shards(both: Any, tmp_path: Path, workers: int) -> None:
+    """The same with any number of workers, and when it goes on in the middle of a window; 2 shards at a time are read."""
+    changes: dict[str, Any] = {"data": both[0], "data_root": str(tmp_path / "home"), "cache": "off", "batch_size": 8}
+    changes |= {"steps": 6, "holdout": 0, "shuffle_window": 2}
+    run, data = tiny("pirl", **changes, workers=1)
+    whole = make(run, data)
+    wanted = losses(run, whole)
+    run, data = tiny("pirl", **changes, workers=workers)
+    first = make(run, data)
+    assert losses(run, first, 0, 3) == wanted[:3]
+    saved = copy.deepcopy(state(first))
+    second = make(*tiny("pirl", **changes, workers=workers))
+    second[0].load_state_dict(saved["method"])
+    second[1].load_state_dict(saved["optimizer"])
+    assert losses(run, second, 3) == wanted[3:]
+    assert same(state(second), state(whole))
+    assert wanted != losses(*_with(run, data, shuffle_window=0))
+    shard = data.train.shards()
+    assert shard.tolist() == [i // PER_SHARD for i in range(COUNT)]
+    assert len(shard[order(run.seed, 0, COUNT, shard, 2)[:16]].unique()) == 2
+
+
+def _with(run: Any, data: Any, **changes: Any) -> tuple[Any, Any]:
+    run = dataclasses.replace(run, **changes)
+    return run, make(run, data)
+
+
+def test_windows_where_there_are_none(both: Any, tmp_path: Path) -> None:
+    """Pictures at hand are not read from shards, nor do single files lie in any; a method may choose the order itself."""
+    for changes in ({"data": both[0]}, {"data": str(both[1]), "cache": "off"}):
+        with pytest.raises(
+            WrongUse, match="not read from shards while training: leave out --shuffle-window, or, of shards"
+        ):
+            make(
+                *tiny("simclr", data_root=str(tmp_path / "home"), holdout=0, batch_size=8, shuffle_window=2, **changes)
+            )
+    run, data = tiny(
+        "deepcluster",
+        data=both[0],
+        data_root=str(tmp_path / "home"),
+        cache="off",
+        shuffle_window=2,
+        holdout=0,
+        batch_size=8,
+    )
+    run = dataclasses.replace(run, method=dataclasses.replace(run.method, balanced="sample", clusters=2))
+    with pytest.raises(WrongUse, match="deepcluster chooses the order of the pictures itself"):
+        make(run, data)
+    with pytest.raises(WrongUse, match="--shuffle-window is -1"):
+        tiny("simclr", shuffle_window=-1)
 
 
 def test_a_run_on_shards_is_the_run_on_their_folder(both: Any, tmp_path: Path, capfd: Any) -> None:

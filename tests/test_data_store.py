@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from selfsight.data import store
-from selfsight.data.store import Resident, cached, content_of_files, content_of_pixels, in_memory, padded
+from selfsight.data.content import content_of_files, content_of_pixels
+from selfsight.data.store import Resident, cached, in_memory, padded
 
 
 def pictures(count=9, uniform=False, channels=3):
@@ -205,5 +206,5 @@ def test_the_footer_is_readable(tmp_path):
     content = (tmp_path / "c").read_bytes()
     magic, length, *_ = store._CLOSING.unpack(content[-store._CLOSING.size :])
     facts = json.loads(content[-store._CLOSING.size - length : -store._CLOSING.size])
-    assert magic == b"selfsig1"
-    assert facts == {"channels": 3, "sizes": [[8, 6]] * 9, "bad": [], "bytes": 9 * 3 * 48}
+    assert magic == b"selfsig2"
+    assert facts == {"channels": 3, "sizes": [[9, 8, 6]], "bad": [], "bytes": 9 * 3 * 48}

@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -608,7 +609,7 @@ def test_the_table(zoo, capsys):
     assert not err
     assert "\x1b" not in out  # a file name may not paint the terminal
     for kind in ("truncated", "bomb", "16bit"):
-        assert KINDS[kind].what in out
+        assert KINDS[kind].what in out or KINDS[kind].said(1) in out
     assert "what to do" in out
     assert "better left out" in out
 
@@ -809,3 +810,16 @@ def test_the_same_findings_whatever_the_chunks(zoo, seen, monkeypatch):
     assert again["findings"] == first["findings"]
     assert again["sizes"] == first["sizes"]
     assert Path(zoo).exists()
+
+
+def test_one_and_several_are_said_right() -> None:
+    one = {name: kind.said(1) for name, kind in KINDS.items()}
+    assert one["truncated"] == "file that is cut short"
+    assert one["duplicate"] == "picture that is a copy of another one, pixel by pixel"
+    assert one["imbalance"] == "part whose largest class is many times the smallest"
+    assert one["rotated"] == "picture that its EXIF turns or mirrors"
+    for name, kind in KINDS.items():
+        assert kind.said(2) == kind.what != one[name]
+        assert not re.match(r"(gray )?(file|picture|pair|class|part)s\b|.*that (are|look|lie|declare)\b", one[name]), (
+            one[name]
+        )

@@ -175,3 +175,16 @@ def test_rotation_equals_torchvision(degrees):
 
 def test_central_boxes():
     assert geometry.central_boxes(torch.tensor([[10, 30], [31, 10]])).tolist() == [[0, 10, 10, 10], [10, 0, 10, 10]]
+
+
+@pytest.mark.parametrize("side", [63, 64, 97, 224])
+def test_wide_pictures_are_blurred_by_the_same_matrices(side: int) -> None:
+    x = torch.rand(3, 2, side, side, generator=torch.Generator().manual_seed(side))
+    sigma = torch.tensor([0.1, 0.9, 2.0])
+    matrix = geometry.blur_matrices(sigma, side).double()[:, None]
+    wanted = matrix @ x.double() @ matrix.mT
+    torch.testing.assert_close(geometry.blur(x, sigma), wanted.float(), atol=2e-6, rtol=0)
+    for i in range(3):  # each by itself
+        torch.testing.assert_close(
+            geometry.blur(x[i : i + 1], sigma[i : i + 1])[0], wanted[i].float(), atol=2e-6, rtol=0
+        )

@@ -1,5 +1,7 @@
 """Ridge against explicit leave-one-out loops, logistic regression against scikit-learn."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from selfsight.errors import WrongUse
 from selfsight.evaluate import PROTOCOLS, logistic, ridge, sgd
+from selfsight.rng import Stream, generator
 
 
 def toy(count=200, test=400, dim=6, classes=3, noise=1.0, seed=0):
@@ -124,6 +127,81 @@ def test_sgd_trains_and_keeps_its_validation_part_out():
     assert "rate 0.025" in none["protocol"]
 
 
+def plain_loop(name, train, labels, classes, epochs, batch, seed):
+    """The published protocols by hand, in the order that ours draws: weights and bias of the dense layer."""
+    g = generator(seed, Stream.INIT)
+    bound = train.shape[1] ** -0.5
+    weight = (torch.rand(classes, train.shape[1], generator=g) * 2 - 1) * bound
+    bias = (torch.rand(classes, generator=g) * 2 - 1) * bound
+    weight, bias = weight.requires_grad_(), bias.requires_grad_()
+    solver: torch.optim.Optimizer = torch.optim.Adam([weight, bias], lr=5e-2)
+    if name != "linear-seed004":
+        solver = torch.optim.SGD([weight, bias], lr=0.1, momentum=0.9, weight_decay=1e-6)
+    done, total = 0, epochs * math.ceil(len(train) / batch)
+    for epoch in range(epochs):
+        rows = torch.randperm(len(train), generator=generator(seed, Stream.PROBE, epoch))
+        for start in range(0, len(train), batch):
+            some = rows[start : start + batch]
+            if name == "linear-seed004":  # at each step
+                rate = (5e-2 - 5e-4) * (1 - done / total) ** 2 + 5e-4
+            else:  # at each epoch
+                rate = 0.1 * batch / 256 * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+            solver.param_groups[0]["lr"] = rate
+            loss = torch.nn.functional.cross_entropy(train[some] @ weight.T + bias, labels[some])
+            solver.zero_grad()
+            loss.backward()
+            solver.step()
+            done += 1
+    return weight.detach(), bias.detach()
+
+
+@pytest.mark.parametrize("name,batch", [("linear-seed004", 128), ("linear-seed001", 256), ("linear-seed002", 450)])
+def test_protocols_of_the_projects_equal_plain_loops(name, batch):
+    train, labels, test, test_labels = toy(count=500, dim=6, noise=1.2)
+    train, test = [torch.from_numpy(a).float() for a in standard(train, test)]
+    preset = PROTOCOLS[name]
+    found = preset(train, labels, test, test_labels, None, seed=4, **({"epochs": 7} if batch != 450 else {}))
+    assert (found["validation_top1"] is not None) == (name == "linear-seed002")
+    if name == "linear-seed002":  # 0.1 * 4096 / 256 on a whole batch; here there are 450 rows
+        assert "90 epochs, batch 450, rate 0.175781 cosine to 0 per epoch, weight decay 0" in found["protocol"]
+        same = sgd(train, labels, test, test_labels, validation=0.1, seed=4)
+        assert found == same
+        return
+    weight, bias = plain_loop(name, train, labels, 3, 7, batch, 4)
+    assert found["top1"] == float(((test @ weight.T + bias).argmax(1) == test_labels).double().mean())
+    assert found["train_top1"] == float(((train @ weight.T + bias).argmax(1) == labels).double().mean())
+    whole = preset(train, labels, test, test_labels, None, seed=4)["protocol"]
+    wanted = {
+        "linear-seed004": "Adam, 50 epochs, batch 128, rate 0.05 polynomial (2) to 0.0005 per step, weight decay 0",
+        "linear-seed001": "SGD, momentum 0.9, 100 epochs, batch 256, rate 0.1 cosine to 0 per epoch, weight decay 1e-06",
+    }
+    assert wanted[name] in whole
+
+
+@pytest.mark.parametrize("name", ["linear-seed001", "linear-seed002", "linear-seed004"])
+@pytest.mark.parametrize("noise", [0.3, 1.0])
+def test_protocols_of_the_projects_are_within_a_point_of_a_reference(name, noise):
+    """Acceptance row T12: separable and noisy toy features."""
+    train, labels, test, test_labels = toy(count=1500, test=4000, dim=16, classes=4, noise=noise, seed=2)
+    x, z = standard(train, test)
+    reference = LogisticRegression(max_iter=2000).fit(x, labels.numpy()).score(z, test_labels.numpy())
+    found = PROTOCOLS[name](
+        torch.from_numpy(x).float(), labels, torch.from_numpy(z).float(), test_labels, None, validation=0.0, epochs=40
+    )
+    assert abs(found["top1"] - reference) < 0.01
+
+
+def test_a_list_of_neighbours_is_one_pass_with_the_first_as_headline():
+    train, labels, test, test_labels = toy(count=60)
+    found = PROTOCOLS["knn"](train, labels, test, test_labels, None, k=(1, 5, 20))
+    assert [(row["k"], row["weighting"]) for row in found["settings"][:6]] == [
+        (k, way) for way in ("weighted", "majority") for k in (1, 5, 20)
+    ]
+    assert found["top1"] == PROTOCOLS["knn"](train, labels, test, test_labels, None, k=1)["top1"]
+    for row in found["settings"][:3]:
+        assert row["top1"] == PROTOCOLS["knn"](train, labels, test, test_labels, None, k=row["k"])["top1"]
+
+
 def test_mistakes_are_refused():
     train, labels, test, test_labels = toy(count=20)
     for protocol in (ridge, logistic):
@@ -137,3 +215,6 @@ def test_mistakes_are_refused():
             protocol(train[:, :2], labels, test, test_labels)
     with pytest.raises(WrongUse, match="no training row"):
         sgd(train, labels, test, test_labels, validation=1.0)
+    for wrong in ({"final_lr": 1.0}, {"epochs": 0}, {"base_lr": 0.0}):
+        with pytest.raises(WrongUse, match="does not rise"):
+            sgd(train, labels, test, test_labels, **wrong)

@@ -89,8 +89,8 @@ def test_hold_out_and_test_pictures_are_never_trained_on():
     s = session()
     parts = [set(p.index.tolist()) for p in (s.data.train, s.data.holdout)]
     assert parts[0].isdisjoint(parts[1])
-    assert s.ask()["part"] == "holdout"  # while training; the test part is asked at the end only
-    assert s.ask(everything=True, test=True)["part"] == "test"
+    assert s.ask()["knn"]["part"] == "holdout"  # while training; the test part is asked at the end only
+    assert s.ask(everything=True, test=True)["knn"]["part"] == "test"
 
 
 def test_a_sample_is_the_same_every_time():

@@ -1,5 +1,9 @@
 """Row D19: two moons."""
 
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -46,3 +50,28 @@ def test_they_are_evaluated_as_features() -> None:
 def test_wrong_numbers(name: str, message: str) -> None:
     with pytest.raises(WrongUse, match=message):
         two_moons(name)
+
+
+@pytest.fixture
+def example() -> ModuleType:
+    """examples/two_moons.py"""
+    spec = importlib.util.spec_from_file_location("example", Path(__file__).parents[1] / "examples" / "two_moons.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_contrastive_learning_lays_them_out_for_a_line(example: ModuleType) -> None:
+    """Without a label: what a linear probe reads of one angle beats the coordinates, and by far the untrained network."""
+    found = example.measure(seed=0, steps=200)
+    assert found["coordinates"] < 0.9
+    assert found["untrained"] < found["coordinates"]
+    assert found["contrastive"] > found["coordinates"] + 0.05
+
+
+def test_the_figure_is_drawn(example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(example, "STEPS", 2)
+    example.figure(tmp_path / "moons.png")
+    assert (tmp_path / "moons.png").stat().st_size > 5_000

@@ -21,8 +21,15 @@ OPTIONAL = (
 BLOCK = f"""
 import socket, sys
 
-for name in {OPTIONAL!r}:
-    sys.modules[name] = None  # importing it fails, looking for it finds nothing: as if it were not installed
+class Without:  # finds everything but these, as if they were not installed
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, *rest):
+        return None if name.split(".")[0] in {OPTIONAL!r} else self.finder.find_spec(name, *rest)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 real = socket.socket.connect
 def connect(self, address):
     raise AssertionError(f"the program asked the network: {{address}}")

@@ -107,7 +107,7 @@ def test_overrides_reach_every_view():
 
 def test_only_policies_without_colours_suit_other_channels():
     assert {name for name in POLICIES if suits(name, 1)} == {
-        "plain", "none", "mae", "simmim", "ijepa", "randaugment",
+        "plain", "none", "mae", "simmim", "ijepa", "crop-flip", "randaugment",
     }  # fmt: skip
     assert all(suits(name, 3) for name in POLICIES)
 

@@ -145,7 +145,7 @@ def test_settings_are_checked_by_name_and_kind():
         "sgd": {"epochs": 3, "weight_decay": "1e-6"}, "svm": {"costs": [1, 10]}, "fewshot": {"amounts": 2}, "knn": {"k": 5},
     })  # fmt: skip
     assert found == {
-        "sgd": {"epochs": 3, "weight_decay": 1e-6}, "svm": {"costs": (1, 10)}, "fewshot": {"amounts": (2,)}, "knn": {"k": 5},
+        "sgd": {"epochs": 3, "weight_decay": 1e-6}, "svm": {"costs": (1, 10)}, "fewshot": {"amounts": (2,)}, "knn": {"k": (5,)},
     }  # fmt: skip
     for given, told in (
         ({"sgd": {"epoch": 3}}, "Perhaps you meant 'epochs'"),
@@ -258,7 +258,8 @@ def test_every_method_is_rebuilt_from_its_record_alone(name, tmp_path):
     method, _, _ = make(run, data)
     method.to(memory_format=torch.contiguous_format).eval()  # another layout rounds differently
     from selfsight import run as runs
-    from selfsight.session import Session, provenance
+    from selfsight.folder import provenance
+    from selfsight.session import Session
 
     torch.manual_seed(3)
     for p in method.parameters():  # other weights than a fresh method's

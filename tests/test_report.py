@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import yaml
 from PIL import Image
 
 from selfsight.errors import WrongUse
-from selfsight.report import curves, read_run, report
+from selfsight.report import curves, noise, read_run, report, verdict
 from selfsight.report.charts import POINTS, training
 from selfsight.report.curves import smooth
 from selfsight.track import Tracker
@@ -35,7 +36,14 @@ def make(folder, steps=40, labelled=True, done=True, status="healthy", name="sim
         },
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
-    knn = lambda top1, part="holdout": {"top1": top1, "top5": 0.9, "k": 20, "temperature": 0.07, "part": part}
+    knn = lambda top1, part="holdout": {
+        "top1": top1,
+        "top5": 0.9,
+        "k": 20,
+        "temperature": 0.07,
+        "part": part,
+        "queries": 2000,
+    }
     with Tracker(folder, quiet=True, total=40) as tracker:
         if labelled:
             tracker.measure(0, {"knn": knn(0.2)})
@@ -88,9 +96,11 @@ def test_one_run(tmp_path):
     out = report([run], tmp_path / "pages" / "r.html")
     text = without_plotly(out.read_text())
     for words in (
-        "first", "simclr", "resnet18", "9.9.9", "4,321", "40 of 40, finished", "1 min 20 s", "65.50% on test",
-        "untrained 20.00%, pixels 30.00%", "healthy", "spread &lt;0.8&gt;", "size 32: a &amp; b", "temperature: 0.5",
-        "Collapse watch", "Final evaluation", "Nearest neighbours", "Views", ">nmi<",
+        "first", "simclr", "resnet18", "9.9.9", "4,321", "40 of 40, finished", "1 min 20 s", "k-NN, test", "<b>65.5%</b>",
+        "names the right class of 65.5%\u00a0±\u00a01.1 of 2,000 test pictures",
+        "before training it was 20.0%, raw pixels give 30.0%",
+        "The encoder has learned", "healthy", "spread &lt;0.8&gt;", "size 32: a &amp; b", "temperature: 0.5",
+        "Collapse watch", "Accuracy", "Nearest neighbours", "Views", ">nmi<",
     ):  # fmt: skip
         assert words in text, words
     drawn = data_of(text)
@@ -111,7 +121,7 @@ def test_nothing_is_fetched_and_strings_are_escaped(tmp_path):
     pictures(run)
     text = without_plotly(report([run], tmp_path / "r.html").read_text())
     assert "alert(1)" in text
-    assert text.count("<script") == 3
+    assert text.count("<script") == 3  # plotly, the charts, what draws them
     assert "<script>alert" not in text
     assert "<img src=x>" not in text
     assert "<i>m" not in text
@@ -132,6 +142,7 @@ def test_several_runs_overlay(tmp_path):
     assert 'class="verdict bad"' in text
     assert 'class="verdict good"' in text
     assert "25 of 40, running or interrupted" in text
+    assert "Not finished: y/r. Not healthy: y/r." in text
     loss = data_of(text)[0]["data"]
     assert [(t["name"], len(t["x"])) for t in loss] == [("x/r", 40), ("y/r", 25)]
     assert loss[0]["line"]["color"] != loss[1]["line"]["color"]
@@ -141,8 +152,9 @@ def test_a_run_without_labels(tmp_path):
     run = make(tmp_path / "plain", labelled=False)
     pictures(run, labelled=False, channels=1)
     text = without_plotly(report([run], tmp_path / "r.html").read_text())
-    assert "k-NN" not in text
-    assert "Final evaluation" not in text
+    assert "Accuracy" not in text
+    assert "no labels" in text
+    assert "differ along 33 directions" in text
     assert "Nearest neighbours" in text
     assert "figcaption>" not in text
     assert "Collapse watch" in text
@@ -208,3 +220,102 @@ def test_the_report_needs_no_torch(tmp_path):
     make(tmp_path / "r")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_forbids_requests_and_names_its_sections(tmp_path):
+    text = without_plotly(report([make(tmp_path / "r")], tmp_path / "r.html").read_text())
+    assert "Content-Security-Policy\" content=\"default-src 'none'" in text
+    links, ids = re.findall(r'<a href="#([^"]+)"', text), re.findall(r'<section id="([^"]+)"', text)
+    assert links == ids
+    assert len(set(ids)) == len(ids) > 4
+    assert all('scope="' in head for head in re.findall(r"<th[ >][^>]*>", text))
+    assert all('alt="' in image for image in re.findall(r"<img[^>]*>", text))
+
+
+@pytest.mark.parametrize(
+    "top1, words",
+    [(0.205, "no better than before training"), (0.31, "no more than raw pixels hold"), (0.6, "has learned: ")],
+)
+def test_the_verdict_weighs_noise(tmp_path, top1, words):
+    run = make(tmp_path / "r", done=False)
+    found = {"top1": top1, "k": 20, "temperature": 0.07, "part": "test", "queries": 1000}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 40, "final_knn": found}) + "\n")
+    said = " ".join(verdict.of_run(read_run(run)))
+    assert words in said
+    assert f"± {100 * math.sqrt(top1 * (1 - top1) / 1000):.1f}" in said.replace("\u00a0", " ")
+    assert "not finished" in said
+
+
+def changed(folder, top1, seed=7, data="f", **settings):
+    """A finished run with another result, seed, data or settings."""
+    run = make(folder, done=False)
+    config = yaml.safe_load((run / "run.yaml").read_text()) | {"seed": seed, "out": str(folder)} | settings
+    config["provenance"]["data"]["fingerprint"] = data
+    (run / "run.yaml").write_text(yaml.safe_dump(config))
+    found = {"top1": top1, "k": 20, "temperature": 0.07, "part": "test", "queries": 1000}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 40, "final_knn": found}) + "\n")
+    return run
+
+
+def groups_of(paths):
+    runs = [read_run(path) for path in paths]
+    found = noise.common(runs)
+    return noise.grouped(runs, found), noise.comparable(runs, found)
+
+
+def test_seeds_make_a_group_with_its_deviation(tmp_path):
+    paths = [changed(tmp_path / f"a-{s}", v, seed=s) for s, v in enumerate((0.50, 0.52, 0.57))]
+    paths.append(changed(tmp_path / "b", 0.40, encoder="vit"))
+    groups, why_not = groups_of(paths)
+    assert why_not == ""
+    assert [(g.name, g.runs) for g in groups] == [("a (3 seeds)", [0, 1, 2]), ("b", [3])]
+    assert groups[0].noise == (pytest.approx(np.std([0.50, 0.52, 0.57], ddof=1)), "deviation over 3 seeds")
+    assert groups[1].noise == (pytest.approx(math.sqrt(0.24 / 1000)), "standard error of the pictures asked")
+    said = verdict.of_groups(groups, why_not)
+    assert "more than noise explains" in said[0]
+    assert "another seed may move it" in said[1]
+    text = without_plotly(report(paths, tmp_path / "c.html").read_text())
+    shown = text[text.index('id="ranking"') :]
+    rows = re.findall(r'<tr><th scope="row">(?:<[^>]*></span>)?([^<]*)</th>(.*?)</tr>', shown)
+    table = {name: re.findall(r"<td[^>]*>(.*?)</td>", cells) for name, cells in rows[::-1]}  # of two, the first
+    assert table["encoder"] == ["resnet18", "vit"]
+    assert table["seed"] == ["0, 1, 2", "7"]
+    assert "out" not in table
+    assert table["a (3 seeds)"][0] == "1"
+    assert table["b"][0] == "2"
+    assert table["b"][3] == "-13.0"  # points behind the first
+
+
+def test_close_runs_are_not_told_apart(tmp_path):
+    groups, why_not = groups_of([changed(tmp_path / "a", 0.50), changed(tmp_path / "b", 0.52, encoder="vit")])
+    assert verdict.of_groups(groups, why_not)[0].startswith("Too close to call: b is first")
+    groups, why_not = groups_of([changed(tmp_path / "c", 0.50), changed(tmp_path / "d", 0.57, encoder="vit")])
+    assert "more than noise explains" in verdict.of_groups(groups, why_not)[0]
+
+
+def test_what_does_not_compare_is_not_ranked(tmp_path):
+    paths = [changed(tmp_path / "a", 0.5), changed(tmp_path / "b", 0.9, data="g")]
+    groups, why_not = groups_of(paths)
+    assert "different data" in why_not
+    assert verdict.of_groups(groups, why_not) == [why_not]
+    assert "different data" in report(paths, tmp_path / "r.html").read_text()
+    _, why_not = groups_of([changed(tmp_path / "c", 0.5), make(tmp_path / "d", labelled=False)])
+    assert "Not every run has an accuracy" in why_not
+
+
+def test_minutes_that_became_other_steps_are_no_difference(tmp_path):
+    a, b = (changed(tmp_path / n, 0.5, seed=i, max_minutes=1, steps=40 + i) for i, n in enumerate("ab"))
+    assert [g.runs for g in groups_of([a, b])[0]] == [[0, 1]]
+    c, d = (changed(tmp_path / n, 0.5, seed=i, steps=40 + i) for i, n in enumerate("cd"))
+    assert len(groups_of([c, d])[0]) == 2
+
+
+def test_many_runs_of_one_method_get_a_row_each(tmp_path):
+    paths = [changed(tmp_path / f"t{i}", 0.3 + i / 50, encoder=f"net{i}") for i in range(12)]
+    text = without_plotly(report(paths, tmp_path / "r.html").read_text())
+    assert re.search(r'<th scope="col">runs</th><th scope="col">encoder</th>', text)
+    lines = data_of(text)[0]["data"]
+    styles = {(t["line"]["color"], t["line"]["dash"]) for t in lines}
+    assert len(styles) == 12  # colours repeat after ten, with another dash

@@ -10,6 +10,8 @@ from selfsight._version import __version__
 from selfsight.errors import WrongUse
 
 if TYPE_CHECKING:
+    from selfsight.analysis.figures import figures as figures
+    from selfsight.analysis.summary import analyse as analyse
     from selfsight.api import embed as embed
     from selfsight.api import evaluate as evaluate
     from selfsight.api import load as load
@@ -29,10 +31,12 @@ _HOME = {
     "METHODS": "methods",
     "RECIPES": "recipes",
     "Run": "run",
+    "analyse": "analysis.summary",
     "check": "doctor",
     "embed": "api",
     "evaluate": "api",
     "export": "formats",
+    "figures": "analysis.figures",
     "load": "api",
     "pretrain": "api",
     "resume": "api",

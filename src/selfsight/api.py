@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from selfsight import checkpoint, pretraining, recipes
+from selfsight import external, plugins, pretraining, recipes
 from selfsight import run as runs
 from selfsight.embedding import embed as embed
 from selfsight.errors import WrongUse
@@ -18,7 +18,8 @@ from selfsight.planning import plan as plan
 from selfsight.pretraining import Result
 from selfsight.run import Run
 
-load = checkpoint.load_encoder
+plugins.settle()
+load = external.load
 resume = pretraining.go_on
 
 
@@ -89,6 +90,13 @@ def describe_result(result: Result) -> str:
         lines.append(
             f"k-NN          {k['top1']:.1%} on the {k['part']} part ({base or 'no baselines'}; k {k['k']}, bank {k['bank']})"
         )
+    for name, what in (("ridge", "ridge"), ("linear", "linear")):
+        if found := s.get(name):
+            lines.append(
+                f"{what:<13} {found['top1']:.1%} on the {found['part']} part (frozen features, bank {found['bank']})"
+            )
+    if best := s.get("best"):
+        lines.append(f"best          step {best['step']} by {best['monitor']}, checkpoints/best.pt")
     if s.get("health"):
         lines.append(f"health        {s['health']}: {s['why']}")
     if s.get("note"):

@@ -42,15 +42,15 @@ def _policies() -> dict[str, str]:
 
 
 def _protocols() -> dict[str, str]:
-    from selfsight.evaluate import PROTOCOLS
+    from selfsight.evaluate import PICTURES, PROTOCOLS
 
-    return {name: (fn.__doc__ or "").splitlines()[0] for name, fn in PROTOCOLS.items()}
+    return {name: (fn.__doc__ or "").splitlines()[0] for name, fn in {**PROTOCOLS, **PICTURES}.items()}
 
 
 def _formats() -> dict[str, str]:
     from selfsight.formats import FORMATS
 
-    return FORMATS
+    return {name: entry.about for name, entry in FORMATS.items()}
 
 
 _LISTS: dict[str, Callable[[], dict[str, str]]] = {

@@ -68,6 +68,36 @@ def gathered(tree: Any) -> Any:
     return whole.cpu() if distributed.rank() == 0 else None
 
 
+def chosen(target: Path, which: str | None) -> Path:
+    """A state of a run: `target` itself, or of a run folder the file that `which` names.
+
+    Args:
+        target: run folder or file.
+        which: "best" (by the monitor, on held-out pictures), "last", the number of a step whose encoder --export-every
+            kept, or None: the finished encoder of a folder, the file as it is.
+
+    Raises:
+        WrongUse: a file has no other states, or the run kept no such state.
+    """
+    if which is None:
+        return target
+    if not (target / "run.yaml").is_file():
+        raise WrongUse(f"--checkpoint {which} needs a run folder, {str(target)!r} is none: leave out one of the two")
+    places = target / "checkpoints"
+    kept = {int(path.stem.split("-")[1]): path for path in places.glob("encoder-[0-9]*.safetensors")}
+    if which in ("best", "last"):
+        path = places / f"{which}.pt"
+        why = "it measured no --probe.monitor on held-out pictures" if which == "best" else "it did not get so far"
+    else:
+        path = kept.get(int(which) if which.isdecimal() else -1, places / which)
+        why = "--export-every keeps encoders on the way"
+    if not path.is_file():
+        steps = "".join(f", {step}" for step in sorted(kept))
+        found = [name for name in ("best", "last") if (places / f"{name}.pt").is_file()]
+        raise WrongUse(f"{str(target)!r} has no checkpoint {which!r} ({why}); known: {', '.join(found)}{steps}")
+    return path
+
+
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint."""
     content = {"format": FORMAT, "version": __version__, **checkpoint._asdict()}
@@ -172,11 +202,27 @@ def fresh(header: dict[str, Any], where: str) -> nn.Module:
     return encoders.build(header["encoder"], header["channels"], header["image_size"], config)
 
 
+def _read(path: Path) -> tuple[dict[str, Any] | None, str, dict[str, Tensor]]:
+    """Header (None: not of selfsight), whose names the entries have, and the entries of a safetensors file."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise WrongUse(f"{str(path)!r} is not a readable safetensors file ({error}): give another file") from None
+    names = next((name for name in ("selfsight", "timm", "torchvision") if name in facts), "")
+    try:
+        found = json.loads(facts[names]) if names else None
+    except json.JSONDecodeError:
+        found = None
+    return (found if names == "selfsight" or not found else found.get("selfsight")), names, state
+
+
 def load_encoder(path: Path, net: nn.Module | None = None) -> Encoder:
-    """An encoder from a run folder, a checkpoint or an encoder.safetensors, in eval mode on the CPU.
+    """An encoder from a run folder, a checkpoint, an encoder.safetensors or an export, in eval mode on the CPU.
 
     Args:
-        path: run folder or file.
+        path: run folder or file; or the safetensors file or folder of any format that `export` writes.
         net: the module to fill, for encoders that are not in ENCODERS.
 
     Raises:
@@ -184,7 +230,7 @@ def load_encoder(path: Path, net: nn.Module | None = None) -> Encoder:
     """
     path = Path(path)
     if path.is_dir():
-        found = [path / "encoder.safetensors", path / "checkpoints" / "last.pt"]
+        found = [path / "encoder.safetensors", path / "checkpoints" / "last.pt", path / "model.safetensors"]
         path = next((p for p in found if p.is_file()), path)
         if path.is_dir():
             raise WrongUse(
@@ -194,6 +240,7 @@ def load_encoder(path: Path, net: nn.Module | None = None) -> Encoder:
         raise WrongUse(
             f"no run or checkpoint at {str(path)!r}: give a run folder, a checkpoint or an encoder.safetensors"
         )
+    names = ""
     if path.suffix == ".pt":
         checkpoint = load(path)
         header = json.loads(checkpoint.extra["encoder"])
@@ -205,14 +252,14 @@ def load_encoder(path: Path, net: nn.Module | None = None) -> Encoder:
             net = rebuild(checkpoint, net, str(path))[0].encoder
             state = net.state_dict()
     else:
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("selfsight", "null"))
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError as error:
-            raise WrongUse(f"{str(path)!r} is not a readable safetensors file ({error}): give another file") from None
+        header, names, state = _read(path)
         if header is None:
             raise WrongUse(f"{str(path)!r} was not written by selfsight: give the encoder.safetensors of a run")
     net = fresh(header, str(path)) if net is None else net
+    if names == "torchvision":
+        from selfsight.formats import torchvision
+
+        ours = {torchvision.names(net, name): name for name in net.state_dict()}
+        state = {ours.get(name, name): value for name, value in state.items()}
     load_into(net, state, str(path))
     return Encoder(net, torch.tensor(header["mean"]), torch.tensor(header["std"]), header).eval()

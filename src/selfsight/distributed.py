@@ -4,11 +4,7 @@ Only this file and sharding.py import torch.distributed. A tensor is *sharded* i
 axis (a DTensor of FSDP2); `shard`, `whole`, `write` and `norms` take any tensor, so their callers need not ask.
 """
 
-import contextlib
-import ctypes
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -22,6 +18,8 @@ import torch
 import torch.distributed as td
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from selfsight import children
 
 T = TypeVar("T")
 _hosts: Any = None  #: group of the hosts; None: the default group is that already
@@ -242,35 +240,10 @@ def launch(processes: int, arguments: list[str], threads: int) -> int:
         environment = {**os.environ, STATUS: str(status), "OMP_NUM_THREADS": str(threads)}
         environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")  # a long step, then its checkpoint
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-        # a session of its own: Ctrl-C reaches us alone, and we pass it on once
-        command = [sys.executable, *torchrun, *arguments]
-        child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
-        caught: list[int] = []
-
-        def forward(number: int, frame: object) -> None:
-            caught.append(number)
-            child.send_signal(signal.SIGTERM)
-
-        numbers = {
-            signal.SIGINT,
-            signal.SIGTERM,
-            getattr(signal, "SIGHUP", signal.SIGTERM),
-        }  # the last: a closed terminal
-        old = {s: signal.signal(s, forward) for s in numbers if signal.getsignal(s) != signal.SIG_IGN}  # nohup, say
-        try:
-            code = child.wait()
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+        code, caught = children.run([sys.executable, *torchrun, *arguments], environment)
         if caught:
-            return 128 + caught[0]
+            return 128 + caught
         return int(status.read_text()) if status.is_file() else (code and 1)
-
-
-def _end_with_parent() -> None:
-    """In a child on Linux: get a SIGTERM when the parent is gone, even by kill -9, which nobody can pass on."""
-    with contextlib.suppress(OSError, AttributeError):  # another system
-        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
 
 
 def leave_status(code: int) -> bool:

@@ -1,4 +1,4 @@
-"""What a run measures of its encoder: k-NN, health monitors, neighbours of sample pictures. Labels are used here only."""
+"""What a run measures of its encoder: accuracies, health monitors, neighbours of sample pictures. Labels serve this alone."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from selfsight.augment import preview
 from selfsight.checkpoint import atomic
 from selfsight.core import Method, Step
 from selfsight.evaluate.knn import knn_accuracy, neighbours
+from selfsight.evaluate.linear import logistic, ridge
 from selfsight.passes import Batch, forward, to_device
 from selfsight.rng import Stream, generator
 from selfsight.run import ProbeConfig, Run
@@ -29,7 +30,7 @@ def sample(count: int, limit: int, seed: int, key: int) -> Tensor:
 
 
 class Asked(NamedTuple):
-    """Rows of a k-NN measurement: the same at every time of a run, so that its curve compares."""
+    """Rows of a measurement of accuracy: the same at every time of a run, so that its curve compares."""
 
     bank: Tensor
     queries: Tensor
@@ -50,25 +51,40 @@ def _labels(pictures: Pictures, rows: Tensor) -> Tensor:
     return pictures.part.labels[rows]
 
 
-def knn(
+def accuracies(
     encoder: Any, train: Pictures, held: Pictures, classes: int, probe: ProbeConfig, asked: Asked, part: str
-) -> dict[str, Any]:
-    """k-NN accuracy of `held` against the bank `train`, with its protocol.
+) -> dict[str, dict[str, Any]]:
+    """Accuracy of each of `probe.protocols` on `held`, learnt from the bank `train`, with its protocol.
+
+    Features are computed once, by every process; the first one does the rest.
 
     Args:
         encoder: (b, C, S, S) normalised -> (b, D).
         train, held: labelled pictures.
         classes: number of classes.
-        probe: k and temperature.
+        probe: protocols, k and temperature.
         asked: rows of both.
         part: name of the part that is asked, to be stored with the number.
     """
+    if not probe.protocols:
+        return {}
     bank, queries = train.sweep(encoder, asked.bank), held.sweep(encoder, asked.queries)
-    found = knn_accuracy(
-        bank, _labels(train, asked.bank), queries, _labels(held, asked.queries), k=probe.k,
-        temperature=probe.temperature, classes=classes,
-    )  # fmt: skip
-    return {**found, "part": part, "bank": len(bank), "queries": len(queries)}
+    sets = bank, _labels(train, asked.bank), queries, _labels(held, asked.queries)
+    finite = bool(torch.isfinite(bank).all() and torch.isfinite(queries).all())
+
+    def ask(name: str) -> dict[str, Any]:
+        if name == "knn":
+            return knn_accuracy(*sets, k=probe.k, temperature=probe.temperature, classes=classes)
+        return (ridge if name == "ridge" else logistic)(*sets, classes)
+
+    def work() -> dict[str, dict[str, Any]]:
+        names = [name for name in probe.protocols if finite or name == "knn"]  # nothing can be fitted to a diverged one
+        return {
+            name: {**ask(name), "part": part, "bank": len(bank), "queries": len(queries)}
+            for name in dict.fromkeys(names)
+        }
+
+    return distributed.from_first(work)
 
 
 def pixel_knn(

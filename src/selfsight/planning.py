@@ -12,8 +12,9 @@ from selfsight import optim, pacing
 from selfsight import run as runs
 from selfsight.data import DataSet
 from selfsight.errors import WrongUse
+from selfsight.machine import pick_device
 from selfsight.run import Run
-from selfsight.session import Session, choose_precision, open_for, pick_device, prepare
+from selfsight.session import Session, choose_precision, open_for, prepare
 from selfsight.train import steps
 
 SPARE = 0.9  #: of the memory that is free now

@@ -17,23 +17,13 @@ from torch import nn
 from selfsight import checkpoint, distributed, recipes, sinks
 from selfsight import run as runs
 from selfsight.errors import WrongUse
+from selfsight.folder import alone_in, check_out, folder_for, provenance
+from selfsight.machine import pick_device, set_up, signals
 from selfsight.pacing import steps_that_fit
 from selfsight.run import Run
-from selfsight.session import (
-    Session,
-    alone_in,
-    check_out,
-    choose_precision,
-    folder_for,
-    open_for,
-    pick_device,
-    prepare,
-    provenance,
-    set_up,
-    signals,
-)
+from selfsight.session import Session, choose_precision, open_for, prepare
 from selfsight.track import Tracker
-from selfsight.watch import Watch, save_pictures, write_report
+from selfsight.watch import Watch, check_monitor, save_pictures, write_report
 
 
 class Result(NamedTuple):
@@ -66,6 +56,8 @@ def start(run: Run[Any], encoder: nn.Module | None = None) -> Result:
         choices.append(f"steps {total}: --max-minutes {run.max_minutes:g} {kept} ({measured})")
         session.run, told = recipes.fit_warmup(dataclasses.replace(session.run, steps=total), session.per_epoch)
         choices += told
+    if untold := check_monitor(session):
+        choices.append(untold)
     facts = provenance(data, device, choices) | {"own_encoder": encoder is not None}
 
     def begin() -> tuple[Path, str]:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, Union
+from typing import Any, Generic, Literal, TypeVar
 
 import yaml
 
-from selfsight.augment import Pipeline, ViewsConfig
+from selfsight.augment import ViewsConfig
 from selfsight.encoders import EncoderConfig, settings_of
 from selfsight.errors import WrongUse
 from selfsight.methods import method_named, name_of
 from selfsight.methods.simclr import SimCLRConfig
 from selfsight.optim import OptimizerConfig, ScheduleConfig
-from selfsight.pipelines import read_pipeline
+from selfsight.plain import merge
+from selfsight.plain import plain as to_plain
+from selfsight.tables import ACCURACIES
 
 M = TypeVar("M")
 
@@ -30,7 +29,13 @@ class ProbeConfig:
     """What is measured while training; labels serve this alone and never reach a method."""
 
     every: float = 0
-    """Epochs between two measurements of k-NN and health; 0: about ten in the run, at least an epoch apart; -1: off."""
+    """Epochs between two measurements of accuracy and health; 0: about ten in the run, at least an epoch apart; -1: off."""
+    protocols: tuple[Literal["knn", "ridge", "linear"], ...] = ("knn", "ridge")
+    """What held-out pictures are asked by, on features of the frozen encoder: nearest neighbours, ridge regression,
+    logistic regression (the slowest)."""
+    monitor: Literal["knn", "ridge", "linear", "loss", "rank"] = "knn"
+    """What checkpoints/best.pt is the best by, on held-out pictures: top-1 of a protocol, the loss (the lowest), or the
+    effective rank of the features. Loss and rank need no labels."""
     k: int = 20
     """Neighbours that vote."""
     temperature: float = 0.07
@@ -52,6 +57,11 @@ class ProbeConfig:
         if min(self.bank, self.queries) < 0 or self.samples < 2 or wrong:
             raise WrongUse(
                 "probe.bank, queries must not be negative, samples at least 2, every and study_every >= 0 (or -1: off)"
+            )
+        if self.monitor in ACCURACIES and self.monitor not in self.protocols and self.protocols:
+            raise WrongUse(
+                f"--probe.monitor {self.monitor} is not measured: add it to --probe.protocols "
+                f"({' '.join(self.protocols)}), or choose another monitor"
             )
 
 
@@ -85,6 +95,9 @@ class Run(Generic[M]):
     """Where decoded pictures live: memory, a file mapped into memory, or nowhere (decoded each time)."""
     workers: int | None = None
     """Processes that decode pictures; default: as many as help."""
+    shuffle_window: int = 0
+    """Shards that are shuffled among each other: an epoch goes through the shards in a random order, so many at a time, and
+    reads them nearly from start to end, as slow disks and networks want it. 0: all pictures are shuffled."""
 
     encoder: str = "resnet18"
     """The network that learns (see `selfsight list encoders`)."""
@@ -180,6 +193,7 @@ class Run(Generic[M]):
         refuse(self.threads < 0, f"--threads is {self.threads}, must not be negative (0: as torch chooses)")
         refuse(self.channels not in (0, 1, 3), f"--channels is {self.channels}: give 1, 3 or 0 (as the files say)")
         refuse(self.workers is not None and self.workers < 0, f"--workers is {self.workers}, must not be negative")
+        refuse(self.shuffle_window < 0, f"--shuffle-window is {self.shuffle_window}, must not be negative (0: all)")
         refuse(self.seed < 0, f"--seed is {self.seed}, must not be negative")
         if isinstance(self.batch_size, int):
             parts = self.processes * self.accumulate
@@ -217,17 +231,9 @@ DEFAULT = Run(method=SimCLRConfig())
 
 def to_dict(run: Run[Any]) -> dict[str, Any]:
     """Plain nested dict; `method` carries its name as `name`."""
-    plain = _plain(run)
+    plain = to_plain(run)
     plain["method"] = {"name": run.method_name, **plain["method"]}
     return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Pipeline):
-        return value.plain()
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
 
 
 def from_dict(plain: Mapping[str, Any], base: Run[Any] | None = None) -> Run[Any]:
@@ -246,8 +252,8 @@ def from_dict(plain: Mapping[str, Any], base: Run[Any] | None = None) -> Run[Any
     plain.pop("provenance", None)
     if isinstance(plain.get("net"), Mapping):
         plain["net"] = settings_of(plain["net"])
-    settings = _merge(Run, base, plain, "", skip="method")
-    return dataclasses.replace(settings, method=_merge(config_type, default, method, "method."))
+    settings = merge(Run, base, plain, "", skip="method")
+    return dataclasses.replace(settings, method=merge(config_type, default, method, "method."))
 
 
 def method_in(plain: Mapping[str, Any]) -> str | None:
@@ -257,89 +263,6 @@ def method_in(plain: Mapping[str, Any]) -> str | None:
     if not (method is None or isinstance(method, Mapping | str)) or not (name is None or isinstance(name, str)):
         raise WrongUse(f"method: expected a name or a group of settings with a name, found {method!r}")
     return name
-
-
-def _merge(cls: type, base: Any, plain: Any, where: str, skip: str = "") -> Any:
-    if not isinstance(plain, Mapping):
-        raise WrongUse(f"{where.rstrip('.')}: expected a group of settings, found {plain!r}")
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls) if f.name != skip]
-    changes: dict[str, Any] = {}
-    for key, value in plain.items():
-        key = str(key).replace("-", "_")
-        if key not in names:
-            raise WrongUse(f"unknown setting {where}{key}.{_suggestion(key, where, base)}")
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint):
-            changes[key] = _merge(typing.cast(type, hint), getattr(base, key), value, f"{where}{key}.")
-        else:
-            changes[key] = _coerce(hint, value, f"{where}{key}")
-    return dataclasses.replace(base, **changes)
-
-
-_NO = object()
-
-
-def _suggestion(key: str, where: str, base: Any) -> str:
-    """The nearest setting of this group, else of one further in, by its whole name."""
-    names = {f.name: f"{where}{f.name}" for f in dataclasses.fields(base)}
-    for f in dataclasses.fields(base):
-        inner = getattr(base, f.name)
-        for g in dataclasses.fields(inner) if dataclasses.is_dataclass(inner) else ():
-            names.setdefault(g.name, f"{where}{f.name}.{g.name}")
-    close = difflib.get_close_matches(key, list(names), n=1, cutoff=0.6)
-    return f" Perhaps you meant {names[close[0]]}." if close else " See `selfsight pretrain --help` for all of them."
-
-
-def _coerce(hint: Any, value: Any, where: str) -> Any:
-    found = _fit(hint, value)
-    if found is _NO:
-        raise WrongUse(f"{where}: {value!r} is not {_kind(hint)}")
-    return found
-
-
-def _kind(hint: Any) -> str:
-    """A type in words."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_kind(a) for a in args)
-    if origin is Literal:
-        return " or ".join(str(a) for a in args)
-    if origin is tuple:
-        return f"a list of {'' if args[-1] is Ellipsis else f'{len(args)} times '}{_kind(args[0])}"
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
-    return words.get(hint, str(hint))
-
-
-def _fit(hint: Any, value: Any) -> Any:
-    """`value` as the type says, or _NO."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return next((found for a in args if (found := _fit(a, value)) is not _NO), _NO)
-    if origin is Literal:
-        return next((a for a in args if a == value and type(a) is type(value)), _NO)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            return _NO
-        inner = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
-        fitted = [_fit(a, v) for a, v in zip(inner, value)] if len(inner) == len(value) else [_NO]
-        return _NO if any(f is _NO for f in fitted) else tuple(fitted)
-    if hint is Pipeline:
-        return _NO if value is None else read_pipeline(value)
-    if hint is type(None):
-        return None if value is None else _NO
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML reads 1e-4 as text
-        try:
-            return float(value)
-        except ValueError:
-            return _NO
-    if hint is int and isinstance(value, bool):
-        return _NO
-    if hint is Any:
-        return value
-    return value if isinstance(hint, type) and isinstance(value, hint) else _NO
 
 
 def to_yaml(run: Run[Any], provenance: Mapping[str, Any] | None = None) -> str:

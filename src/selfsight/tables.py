@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+ACCURACIES = ("knn", "ridge", "linear")  #: what a run may measure on the way: objects with `top1`
 FIRST = ("step", "epoch", "loss", "lr", "views_per_second", "seconds")  #: columns that are always there
 
 
@@ -97,7 +98,8 @@ class EpochRows:
     """The epoch under way, from its lines."""
 
     def __init__(self) -> None:
-        self.number, self.knn = 0, None
+        self.number = 0
+        self.measured: dict[str, Any] = {}
         self.lines: list[dict[str, Any]] = []
 
     def take(self, line: dict[str, Any]) -> dict[str, Any] | None:
@@ -107,10 +109,9 @@ class EpochRows:
             number = max(1, math.ceil(line["epoch"] - 1e-5))  # epoch 1.0 is the end of the first, not of the second
             if number != self.number:
                 done = self.row()
-                self.number, self.lines, self.knn = number, [], None
+                self.number, self.lines, self.measured = number, [], {}
             self.lines.append(line)
-        elif isinstance(line.get("knn"), dict):
-            self.knn = line["knn"].get("top1")
+        self.measured |= {name: line[name].get("top1") for name in ACCURACIES if isinstance(line.get(name), dict)}
         return done
 
     def row(self) -> dict[str, Any] | None:
@@ -125,4 +126,4 @@ class EpochRows:
             if all(value is None or isinstance(value, int | float) for value in values):
                 row[name] = sum(map(number_or_nan, values)) / len(values)
         row |= {"step": last["step"], "epoch": self.number, "lr": last.get("lr"), "seconds": last.get("seconds")}
-        return row | ({"knn": self.knn} if self.knn is not None else {})
+        return row | self.measured

@@ -160,6 +160,13 @@ def build(
     train_data.tiles = run.views.tiles.grid**2
     method = cls(run.method, encoder, train_data)
     method.views = train_data.views
+    if run.shuffle_window and (train_data.part.shards() is None or method.reorders):
+        raise WrongUse(
+            f"{run.method_name} chooses the order of the pictures itself: leave out --shuffle-window"
+            if method.reorders
+            else f"the pictures of {run.data!r} are not read from shards while training: leave out --shuffle-window, or, of "
+            "shards, add --cache off"
+        )
     assert isinstance(run.batch_size, int)
     batch, world = run.batch_size // run.accumulate, distributed.world()
     if batch % world or run.micro_batch % world:  # torchrun's processes, which the settings do not know of
@@ -184,9 +191,18 @@ def build(
     return method.to(device).to(memory_format=torch.channels_last), train_data
 
 
-def order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order of the pictures in an epoch: (N,) int64."""
-    return torch.randperm(count, generator=generator(seed, Stream.ORDER, epoch))
+def order(seed: int, epoch: int, count: int, shards: Tensor | None = None, window: int = 0) -> Tensor:
+    """The order of the pictures in an epoch: (N,) int64.
+
+    `shards`: (N,) which one each picture lies in. With a `window` they come in a random order, and the pictures of so many
+    at a time are shuffled.
+    """
+    rng = generator(seed, Stream.ORDER, epoch)
+    rows = torch.randperm(count, generator=rng)
+    if shards is None or not window:
+        return rows
+    turn = torch.randperm(int(shards.max()) + 1, generator=rng) // window
+    return rows[turn[shards[rows]].argsort(stable=True)]
 
 
 def steps(
@@ -216,6 +232,7 @@ def steps(
     peak = optim.peak_rate(run.optimizer, batch)
     views = batch * sum(count for count, _ in method.views.shapes.values())
     waiting: deque[tuple[Tensor, dict[str, Tensor]]] = deque()
+    shards = data.part.shards() if run.shuffle_window else None
 
     def at(index: int, stream: Stream, key: int) -> Step:
         return Step(index, run.steps, per_epoch, generator(seed, stream, key))
@@ -227,7 +244,7 @@ def steps(
             if index // per_epoch != epoch:
                 epoch = index // per_epoch
                 chosen = method.order(at(epoch * per_epoch, Stream.ORDER, epoch)) if method.reorders else None
-                rows = order(seed, epoch, len(data)) if chosen is None else chosen
+                rows = order(seed, epoch, len(data), shards, run.shuffle_window) if chosen is None else chosen
             draws = method.views.draw(batch, generator(seed, Stream.VIEWS, index))
             own = distributed.own(rows[index % per_epoch * batch :][:batch])
             waiting.append((own, {name: distributed.own(d) for name, d in draws.items()}))

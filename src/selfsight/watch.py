@@ -16,8 +16,10 @@ from selfsight import checkpoint, distributed, health, measure
 from selfsight.analysis import save_attention, save_drawn
 from selfsight.core import Step
 from selfsight.encoders import TokenEncoder
+from selfsight.errors import WrongUse
 from selfsight.rng import Stream, generator
 from selfsight.session import Session, due
+from selfsight.tables import ACCURACIES
 from selfsight.track import Tracker
 from selfsight.train import Done, steps
 
@@ -32,13 +34,13 @@ class Watch:
         self.study_every = session.run.probe.study_every or session.run.probe.every
         self.loss = tracker.losses[-1][1] if tracker.losses else float("nan")  # of the part before a resume
         self.speed = 0.0
-        self.knn: dict[str, Any] | None = None
+        self.found: dict[str, dict[str, Any]] = {}  # the last accuracies, by protocol
         self.logs: dict[str, float] = {}
         self.waited, self.trained = 0.0, 1e-9  # seconds of this process: for pictures, and in all
         self.verdict = health.Verdict("too early to tell", NOT_YET, "")
 
     def baselines(self) -> None:
-        """Monitors and k-NN of the untrained encoder, and k-NN of raw pixels, on the pictures that are asked all along."""
+        """Monitors and accuracies of the untrained encoder, and k-NN of raw pixels, on the pictures asked all along."""
         session = self.session
         if self.study_every != -1:
             self.study()
@@ -46,15 +48,20 @@ class Watch:
             return
         found = measure.monitors(session.method, session.held or session.train, session.run.probe, session.run.seed)
         self.tracker.measure(0, {"health": self.verdict.status, "why": "untrained", **found})
-        self.knn = session.ask()
-        if self.knn is not None and session.held is not None:
+        self.ask()
+        if "knn" in self.found and session.held is not None:
             rows = measure.rows_of(session.train, session.held, session.run.probe, session.run.seed, False)
             pixels = measure.pixel_knn(
                 session.train, session.held, len(session.data.classes or ()), session.run.probe, rows, "holdout"
             )
-            session.baselines = {"untrained": self.knn["top1"], "pixels": pixels["top1"]}
-            self.tracker.measure(0, {"knn": self.knn})
+            session.baselines = {"untrained": self.found["knn"]["top1"], "pixels": pixels["top1"]}
             self.tracker.measure(0, {"pixels": pixels})
+
+    def ask(self) -> None:
+        """Measure accuracies on the hold-out part."""
+        self.found = self.session.ask()
+        for name, numbers in self.found.items():
+            self.tracker.measure(self.session.done, {name: numbers})
 
     def train(self, caught: list[int]) -> int:
         """Run the steps; the exit code."""
@@ -143,9 +150,10 @@ class Watch:
             checkpoint.atomic(path, lambda part: _savez(part, arrays))
 
     def look(self) -> None:
-        """Measure k-NN and health; keep the best encoder by k-NN."""
+        """Measure accuracies and health; keep the state that is the best by the monitor."""
         session = self.session
         found = self.judge() | measure.nmi_labels(session.method, session.train)
+        held: dict[str, float] = {}
         self.tracker.measure(session.done, {"health": self.verdict.status, "why": self.verdict.why, **found})
         if session.held is not None:
             last = session.done - 1  # schedules as at the step just done
@@ -154,12 +162,14 @@ class Watch:
                 self.tracker.measure(session.done, {"validation": held})
         if self.verdict.remedy:
             self.tracker.log(f"{self.verdict.status}: {self.verdict.why}. {self.verdict.remedy}")
-        self.knn = session.ask()
-        if self.knn is not None:
-            self.tracker.measure(session.done, {"knn": self.knn})
-            if distributed.agree(self.knn["top1"] > session.best):  # all processes save, or none
-                session.best = self.knn["top1"]
-                session.save(self.folder, "best.pt", self.text)
+        self.ask()
+        numbers = {name: accuracy["top1"] for name, accuracy in self.found.items()}
+        if session.held is not None:
+            numbers |= {"rank": found["features_rank"]} | ({"loss": -held["loss"]} if held else {})
+        value = numbers.get(session.run.probe.monitor, -math.inf)
+        if distributed.agree(value > session.best):  # all processes save, or none
+            session.best, session.best_step = value, session.done
+            session.save(self.folder, "best.pt", self.text)
 
     def diverged(self) -> int:
         """The loss or its gradient is no number: say so and stop; the last checkpoint stays."""
@@ -174,9 +184,18 @@ class Watch:
         return {
             "run": str(self.folder), "steps": session.done, "seconds": round(session.seconds, 3),
             "views_per_second": round(self.speed, 2), "final_loss": self.loss if math.isfinite(self.loss) else None,
-            "knn": self.knn, "untrained": session.baselines.get("untrained"), "pixels": session.baselines.get("pixels"),
-            "health": self.verdict.status, "why": self.verdict.why,
+            **{name: self.found.get(name) for name in ACCURACIES},
+            "untrained": session.baselines.get("untrained"), "pixels": session.baselines.get("pixels"),
+            "best": self.best(), "health": self.verdict.status, "why": self.verdict.why,
         }  # fmt: skip
+
+    def best(self) -> dict[str, Any] | None:
+        """What checkpoints/best.pt is; None if there is none."""
+        session, monitor = self.session, self.session.run.probe.monitor
+        if not math.isfinite(session.best) or not session.best_step:
+            return None
+        value = -session.best if monitor == "loss" else session.best
+        return {"monitor": monitor, "value": value, "step": session.best_step}
 
     def finish(self) -> dict[str, Any]:
         """The final measurements, on all pictures, and the encoder."""
@@ -185,12 +204,37 @@ class Watch:
             self.judge()
         held = session.ask(everything=True)
         test = session.ask(everything=True, test=True)
-        self.knn = test or held or self.knn
+        self.found = test or held or self.found
         for found in (held, test):
-            if found:
-                self.tracker.measure(session.done, {"final_knn": found})
+            for name, numbers in found.items():
+                self.tracker.measure(session.done, {f"final_{name}": numbers})
         checkpoint.save_encoder(self.folder / "encoder.safetensors", session.method.encoder, session.header())
-        return {**self.summary(), "holdout": held, "test": test}
+        return {**self.summary(), "holdout": held.get("knn"), "test": test.get("knn")}
+
+
+def check_monitor(session: Session) -> str | None:
+    """A line to say if no best.pt will be kept, for want of labels.
+
+    Raises:
+        WrongUse: the monitor was chosen, and cannot be measured.
+    """
+    monitor, held = session.run.probe.monitor, session.held
+    if session.run.probe.every == -1 or (monitor in ACCURACIES and session.labelled and session.run.probe.protocols):
+        return None
+    if monitor in ACCURACIES:
+        return (
+            f"no checkpoints/best.pt: {monitor} needs held-out pictures with labels (--probe.monitor rank and loss need "
+            "no labels, but --holdout 0.1)"
+        )
+    if held is None:
+        raise WrongUse(f"--probe.monitor {monitor} needs held-out pictures: add --holdout 0.1")
+    size = int(session.run.batch_size) // session.run.accumulate
+    if monitor == "loss" and (session.method.indexed or len(held) < size):
+        why = f"a batch has {size} pictures, the hold-out part {len(held)}"
+        if session.method.indexed:
+            why = f"the loss of {session.run.method_name} rests on what it keeps of each training picture"
+        raise WrongUse(f"--probe.monitor loss cannot be measured, {why}: choose another monitor, such as rank")
+    return None
 
 
 def _export_steps(every: float, per_epoch: int, total: int) -> set[int]:

@@ -23,6 +23,7 @@ TRIES = 10
 CROP_DRAWS = 2 * TRIES + 2
 """Uniforms of one box: areas, aspect ratios, top, left."""
 _TABLE_BYTES = 16 << 20
+_WIDE, _BAND = 64, 16  # side from which on a CPU blurs in bands, of so many pixels
 
 
 def random_boxes(u: Tensor, sizes: Tensor, scale: Tensor, ratio: Tensor) -> Tensor:
@@ -169,18 +170,46 @@ def _shifts(side: int, taps: int, device: torch.device) -> Tensor:
     return F.one_hot(place, side).float().flatten(1).to(device)
 
 
+def _kernels(sigma: Tensor, taps: int) -> Tensor:
+    """(n, taps) weights of a Gaussian blur along one axis, which sum to 1."""
+    offset = torch.arange(taps, device=sigma.device) - taps // 2
+    return torch.softmax(-0.5 * (offset / sigma[:, None]).square(), -1)
+
+
 def blur_matrices(sigma: Tensor, side: int) -> Tensor:
     """Gaussian blur along one axis, `blur_taps(side)` taps, borders reflected: sigma (n,) pixels -> (n, side, side)."""
     taps = blur_taps(side)
-    offset = torch.arange(taps, device=sigma.device) - taps // 2
-    kernel = torch.softmax(-0.5 * (offset / sigma[:, None]).square(), -1)
-    return (kernel @ _shifts(side, taps, sigma.device)).view(-1, side, side)
+    return (_kernels(sigma, taps) @ _shifts(side, taps, sigma.device)).view(-1, side, side)
 
 
 def blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur per sample. x (n, C, s, s), sigma (n,) in pixels -> (n, C, s, s)."""
-    matrix = blur_matrices(sigma, x.shape[-1])[:, None]
-    return matrix @ x @ matrix.transpose(-1, -2)
+    side = x.shape[-1]
+    if side < _WIDE or side % _BAND or x.device.type != "cpu":
+        matrix = blur_matrices(sigma, side)[:, None]
+        return matrix @ x @ matrix.transpose(-1, -2)
+    return _blur_in_bands(x, sigma)
+
+
+def _blur_in_bands(x: Tensor, sigma: Tensor) -> Tensor:
+    """The same for wide pictures: of each row of such a matrix few numbers are not zero, so `_BAND` rows and columns of the
+    result are made at a time, from what is within reach.
+    """
+    count, channels, side = x.shape[:3]
+    taps = blur_taps(side)
+    reach, window = taps // 2, _BAND + taps - 1
+    band = (_kernels(sigma, taps) @ _diagonals(taps, x.device)).view(count, _BAND, window)
+    across = F.pad(x, (reach, reach, 0, 0), mode="reflect").unfold(3, window, _BAND)
+    x = torch.bmm(across.reshape(count, -1, window), band.mT).view(count, channels, side, side)
+    down = F.pad(x, (0, 0, reach, reach), mode="reflect").unfold(2, window, _BAND).mT
+    return torch.matmul(band[:, None, None], down).view(count, channels, side, side)
+
+
+@lru_cache(maxsize=16)
+def _diagonals(taps: int, device: torch.device) -> Tensor:
+    """(taps, _BAND * (_BAND + taps - 1)): tap t as a matrix whose row i has a one at i + t."""
+    place = torch.arange(_BAND) + torch.arange(taps)[:, None]
+    return F.one_hot(place, _BAND + taps - 1).float().flatten(1).to(device)
 
 
 def shift(x: Tensor, offset: Tensor) -> Tensor:

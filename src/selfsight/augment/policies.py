@@ -210,6 +210,12 @@ ENTRIES: dict[str, Entry] = {
         "arXiv 2301.08243",
         "code",
     ),
+    "crop-flip": Entry(
+        (Policy(jitter=0.0, gray=0.0),),
+        "Supervised training and linear heads: crops of at least 0.08 and flips, no colours; any number of channels",
+        "torchvision's ImageNet recipe",
+        "code",
+    ),
     "randaugment": Entry(
         (Policy(jitter=0.0, gray=0.0, steps=(RandAugment(), Cutout())),),
         "RandAugment (2 operations of magnitude 9) and Cutout after crop and flip; any number of channels",

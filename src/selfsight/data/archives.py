@@ -3,7 +3,9 @@
 A class-disjoint split has training and test pictures of different classes, as retrieval is measured.
 """
 
-from collections.abc import Iterable
+import contextlib
+import sys
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ class Archive(NamedTuple):
     folder: str  #: in the folder of all data sets
     holds: str  #: what selfsight needs of it
     page: str  #: where it comes from
+    why: str = " (--download does not)"  #: why it has to be fetched by hand
 
     def find(self, request: Request, name: str) -> Path:
         """A file or folder of the set, which may lie one folder deeper. WrongUse if there is none."""
@@ -29,10 +32,26 @@ class Archive(NamedTuple):
         found = [path for path in (folder / name, *sorted(folder.glob(f"*/{name}"))) if path.exists()]
         if not found:
             raise WrongUse(
-                f"{self.title} is not there: no {folder / name}; fetch it from {self.page} (--download does not) and put "
+                f"{self.title} is not there: no {folder / name}; fetch it from {self.page}{self.why} and put "
                 f"into {folder}: {self.holds}"
             )
         return found[0]
+
+
+def fetch(title: str, url: str, file: Path, download: Callable[[], object]) -> None:
+    """Download a set. `file`: where its archive would be put by hand. WrongUse if it fails."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            download()
+    except Exception as error:  # no network, a wrong checksum: torchvision raises a different thing for each
+        raise not_fetched(title, url, file, error) from None
+
+
+def not_fetched(title: str, url: str, file: Path, error: Exception) -> WrongUse:
+    """What to say where a download failed."""
+    why = " ".join(str(error).split())[:120]
+    return WrongUse(f"{title} could not be downloaded ({why}); fetch {url} yourself and put it at {file}")
 
 
 class Row(NamedTuple):

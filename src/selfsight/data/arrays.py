@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from selfsight.data import synthetic
-from selfsight.data.archives import read_mat
+from selfsight.data.archives import fetch, not_fetched, read_mat
+from selfsight.data.content import content_of_files
 from selfsight.data.files import Pictures, Request, Source, to_pixels
-from selfsight.data.store import cached, content_of_files, fits_on_disk
+from selfsight.data.store import cached, fits_on_disk
 from selfsight.errors import WrongUse
 
 NO_LABEL = -1  #: the class number of a picture without a label in a part where others have one
@@ -65,7 +66,7 @@ def cifar(kind: str) -> Callable[[Request], Source]:
                 train, test = (maker(str(request.root), train=t, download=unpack) for t in (True, False))
         except Exception as error:  # missing, damaged, no network: torchvision raises a different thing for each
             if request.download:
-                raise _not_fetched(kind, maker.url, archive, error) from None
+                raise not_fetched(kind, maker.url, archive, error) from None
             raise _absent(kind, request.root / maker.base_folder, maker.url, archive) from None
 
         def part(found: Any) -> Pictures:
@@ -89,7 +90,7 @@ def svhn(request: Request) -> Source:
         if not file.is_file() and (request.root / name).is_file():  # where torchvision puts it
             file = request.root / name
         if not file.is_file() and request.download:
-            _fetch("SVHN", url, file, lambda: SVHN(str(file.parent), split=split, download=True))
+            fetch("SVHN", url, file, lambda: SVHN(str(file.parent), split=split, download=True))
         if not file.is_file():
             raise _absent("SVHN", file, url, file)
         return file
@@ -129,7 +130,7 @@ def stl10(request: Request) -> Source:
     files = [name for name, _ in STL10.train_list + STL10.test_list]
     whole = all((folder / name).is_file() for name in files)
     if not whole and (request.download or check_integrity(str(archive), STL10.tgz_md5)):
-        _fetch("STL-10", STL10.url, archive, lambda: STL10(str(request.root), split="test", download=True))
+        fetch("STL-10", STL10.url, archive, lambda: STL10(str(request.root), split="test", download=True))
 
     def find(name: str) -> Path:
         if not (folder / name).is_file():
@@ -189,20 +190,6 @@ def _kept(request: Request, key: str, size: int, build: Callable[[], Iterator[Te
             return store.uniform
     pieces = list(build())
     return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-
-
-def _fetch(title: str, url: str, file: Path, download: Callable[[], object]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            download()
-    except Exception as error:  # no network, a wrong checksum: torchvision raises a different thing for each
-        raise _not_fetched(title, url, file, error) from None
-
-
-def _not_fetched(title: str, url: str, file: Path, error: Exception) -> WrongUse:
-    why = " ".join(str(error).split())[:120]
-    return WrongUse(f"{title} could not be downloaded ({why}); fetch {url} yourself and put it at {file}")
 
 
 def _absent(title: str, missing: Path, url: str, place: Path) -> WrongUse:

@@ -2,8 +2,12 @@
 
 Legend: H, W height and width, C channels. The *canonical* picture is upright (EXIF), 8 bit, gray or RGB, its shorter
 side at most `shorter` pixels and its longer side at most `LONGEST * shorter`.
+
+Plain JPEG files that need no reduction go to libjpeg by way of torchvision, the others by way of Pillow: both give the
+same pixels, Pillow takes several times as long for a small picture.
 """
 
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +30,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MODES = {1: 1, 3: 3}  # torchvision's ImageReadMode: gray, RGB
 _TOPS = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}
 
 SUFFIXES = frozenset(
@@ -69,7 +74,21 @@ def read(source: str | Path | Span | Image.Image, channels: int, shorter: int) -
     try:
         if isinstance(source, Image.Image):
             return _canonical(source, channels, shorter)
-        with Image.open(source.source() if isinstance(source, Span) else source) as picture:
+        content = (source if isinstance(source, Span) else Span(str(source))).read()
+        return decoded(content, channels, shorter).contiguous()
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders raise anything on broken files
+        raise Unreadable(reason(error)) from None
+
+
+def decoded(content: bytes, channels: int, shorter: int) -> Tensor:
+    """The same from the bytes of a file, perhaps not contiguous."""
+    try:
+        plain = _plain_jpeg(content, channels, shorter)
+        if plain is not None:
+            return plain
+        with Image.open(io.BytesIO(content)) as picture:
             return _canonical(picture, channels, shorter)
     except Exception as error:  # decoders raise anything on broken files
         raise Unreadable(reason(error)) from None
@@ -93,6 +112,41 @@ def reason(error: BaseException) -> str:
         return "no such file"
     text = " ".join(str(error).split())[:120]
     return text or type(error).__name__
+
+
+def _plain_jpeg(content: bytes, channels: int, shorter: int) -> Tensor | None:
+    """The picture in a JPEG file of the wanted channels and size; None: Pillow is to look at it, and to say what is wrong."""
+    height, width, found = _frame(content)
+    if not found or found > channels or (found, channels) == (1, 2):
+        return None
+    if height * width > (Image.MAX_IMAGE_PIXELS or 1 << 30) or fit(height, width, shorter) != (height, width):
+        return None
+    import torchvision.io  # noqa: F401  (slow; it brings the operator)
+
+    try:
+        encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        return torch.ops.image.decode_jpeg(encoded, _MODES[channels], False)
+    except RuntimeError:
+        return None
+
+
+def _frame(content: bytes) -> tuple[int, int, int]:
+    """Height, width and components that the header of a JPEG file tells; zeros where it is no plain one.
+
+    Plain: 8 bit, one or three components, and no APP1 segment, which may say how the picture is turned.
+    """
+    at = 2
+    if content[:2] == b"\xff\xd8":
+        while at + 9 < len(content) and content[at] == 0xFF:
+            kind = content[at + 1]
+            if kind in (0xC0, 0xC1, 0xC2):
+                height, width = int.from_bytes(content[at + 5 : at + 7]), int.from_bytes(content[at + 7 : at + 9])
+                plain = content[at + 4] == 8 and content[at + 9] in (1, 3) and b"\xff\xe1" not in content
+                return (height, width, content[at + 9]) if plain and height and width else (0, 0, 0)
+            if kind == 0xE1 or not (0xE0 <= kind <= 0xEF or kind in (0xDB, 0xC4, 0xDD, 0xFE)):
+                break
+            at += 2 + int.from_bytes(content[at + 2 : at + 4])
+    return 0, 0, 0
 
 
 def _canonical(picture: Image.Image, channels: int, shorter: int) -> Tensor:

@@ -7,20 +7,19 @@ Legend: V views, B rows of a step, C channels, H, W height and width, s side of 
 import copy
 import itertools
 import os
-import signal
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from selfsight.core import Images
 from selfsight.data import decode
+from selfsight.data.processes import cores, spread
 from selfsight.data.spans import Spans
 from selfsight.data.store import padded
 from selfsight.errors import WrongUse
@@ -36,12 +35,6 @@ class Cutter(Protocol):
     def cut(self, picture: Tensor, draws: dict[str, Tensor]) -> dict[str, Tensor]:
         """(C, H, W) uint8 and one row of draws -> name -> (V, C, s, s) uint8."""
         ...
-
-
-def cores() -> int:
-    """Cores that this process may use, shared fairly with the other processes of this machine's run."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def default_workers(device_type: str) -> int:
@@ -127,10 +120,9 @@ class Decoded:
         size = max(_JOB, -(-len(first[0]) // (4 * max(1, self.workers))))
         jobs = _jobs(steps, size, lengths)
         work = _Work(self, copy.deepcopy(views).to("cpu") if isinstance(views, nn.Module) else views)
-        done = (
-            iter(self._loader(work, jobs, -(-len(first[0]) // size))) if self.workers else map(work.__getitem__, jobs)
-        )
-        try:
+        per_step = -(-len(first[0]) // size)
+        ahead = max(2, -(-2 * per_step // max(1, self.workers)))  # two steps
+        with closing(spread(work, jobs, self.workers, ahead)) as done:
             parts: list[dict[str, Tensor]] = []
             for crops, failed, complaint in done:
                 if complaint:
@@ -141,31 +133,15 @@ class Decoded:
                     lengths.popleft()
                     yield {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
                     parts = []
-        finally:
-            _end(done)
-
-    def _loader(self, work: "_Work", jobs: Iterator[Any], per_step: int) -> "DataLoader[Any]":
-        return DataLoader(
-            work,
-            sampler=jobs,
-            batch_size=None,
-            num_workers=self.workers,
-            collate_fn=_as_is,
-            worker_init_fn=_ignore_signals,
-            prefetch_factor=max(2, -(-2 * per_step // self.workers)),  # two steps ahead
-            generator=torch.Generator(),  # else it would draw from the global one
-            # forked workers start at once and need no `if __name__ == "__main__"` in the user's script
-            multiprocessing_context="fork" if sys.platform == "linux" else None,
-        )
 
 
-class _Work(Dataset[Any]):
+class _Work:
     """What a worker holds."""
 
     def __init__(self, files: Decoded, views: Cutter) -> None:
         self.files, self.views = files, views
 
-    def __getitem__(self, job: tuple[Tensor, Draws]) -> tuple[dict[str, Tensor], dict[int, str], str]:
+    def __call__(self, job: tuple[Tensor, Draws]) -> tuple[dict[str, Tensor], dict[int, str], str]:
         """(rows (b,), draws) -> name -> (V, b, C, s, s), what failed, and the message that ends the run, if any."""
         rows, draws = job
         failed: dict[int, str] = {}
@@ -189,25 +165,6 @@ def _jobs(
         for start in starts:
             part = slice(start, start + size)
             yield rows[part], {name: values[part] for name, values in draws.items()}
-
-
-def _end(loader: Any) -> None:
-    """End the workers of a loader's iterator. One that is stuck is killed: torch's SIGTERM is what they ignore."""
-    workers = list(getattr(loader, "_workers", ()))
-    getattr(loader, "_shutdown_workers", lambda: None)()  # waits a few seconds for each
-    for worker in workers:
-        if worker.is_alive():
-            worker.kill()
-
-
-def _as_is(x: Any) -> Any:
-    return x
-
-
-def _ignore_signals(_: int) -> None:
-    """Ctrl-C and SIGTERM go to the whole group: the main process finishes its step, so the workers must live on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def printable(name: str) -> str:

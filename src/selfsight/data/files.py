@@ -232,7 +232,7 @@ def walk(root: Path, ignored: Counter[str]) -> Iterator[str]:
                 yield from visit(entry.path, f"{prefix}{entry.name}/", above | {here})
             elif kind == "other":
                 ignored["no files"] += 1
-            elif (suffix := os.path.splitext(entry.name)[1].lower()) in SUFFIXES:
+            elif (suffix := entry.name[entry.name.rfind(".") :].lower() if "." in entry.name else "") in SUFFIXES:
                 yield prefix + entry.name
             else:
                 ignored[suffix or "no suffix"] += 1
@@ -253,7 +253,7 @@ def _kind(entry: "os.DirEntry[str]") -> str:
 
 def top_of(name: str) -> str:
     """The first folder of a name, "" if it lies in none."""
-    return name.split("/", 1)[0] if "/" in name else ""
+    return name.partition("/")[0] if "/" in name else ""
 
 
 def split_of(names: list[str]) -> tuple[str, list[str]] | None:
@@ -270,12 +270,14 @@ def _labelled(root: Path, names: list[str], notices: list[str], what: str, strip
     """Pictures with their first folder as label, where that makes at least two classes and leaves none outside."""
     inner = [name.split("/", 1)[1] for name in names] if strip else names
     tops = [top_of(name) for name in inner]
-    labelled = "" not in tops and len(set(tops)) >= 2
+    found = set(tops)
+    labelled = "" not in found and len(found) >= 2
     if labelled:
-        notices.append(f"labels: the {len(set(tops))} first-level folders of the {what}")
-    elif len(set(tops)) > 1:
+        notices.append(f"labels: the {len(found)} first-level folders of the {what}")
+    elif len(found) > 1:
         notices.append("no labels: pictures lie beside the folders")
-    return Pictures([root / name for name in names], names, labels=tops if labelled else None)
+    before = os.path.join(root, "")
+    return Pictures(Spans.of(before + name for name in names), names, labels=tops if labelled else None)
 
 
 def class_order(names: Iterable[str]) -> list[str]:

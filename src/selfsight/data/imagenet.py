@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from selfsight.data import synsets
-from selfsight.data.archives import Archive, read_mat
+from selfsight.data.archives import Archive, fetch, read_mat
 from selfsight.data.decode import SUFFIXES
 from selfsight.data.files import Pictures, Request, Source
 from selfsight.errors import WrongUse
@@ -64,7 +64,14 @@ def fastai(name: str) -> Callable[[Request], Source]:
             folder,
             "train/SYNSET/*.JPEG and val/SYNSET/*.JPEG",
             f"https://s3.amazonaws.com/fast-ai-imageclas/{folder}.tgz",
+            *([", or add --download,"] if name == "imagenette" else []),
         )
+        if request.download and name == "imagenette" and not (request.root / folder).exists():
+            from torchvision.datasets import Imagenette  # it has no Imagewoof
+
+            size = f"{request.options[0]}px" if request.options else "full"
+            there = request.root / f"{folder}.tgz"
+            fetch(archive.title, archive.page, there, lambda: Imagenette(str(request.root), size=size, download=True))
         root = archive.find(request, "train").parent
         archive.find(request, "val")
         wanted, known = synsets.SUBSETS[name], synsets.imagenet()

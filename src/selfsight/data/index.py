@@ -234,9 +234,10 @@ def _part(
     what = f" of {name}" if name else ""
     if index.classes:
         lost = (index.places[3][rows] < 0).nonzero()[:, 0].tolist()
-        if lost:
-            notices.append(f"no labels{what}: {len(lost)} of {len(rows)} pictures have none, such as {names[lost[0]]}")
+        if len(lost) == len(rows):
             labels = None
+        elif lost:
+            notices.append(f"no label{what} for {len(lost)} of {len(rows)} pictures, such as {names[lost[0]]}")
     else:
         tops = [top_of(member.split("/", 1)[1] if inside and name else member) for member in names]
         labels = tops if "" not in tops and len(set(tops)) > 1 else None

@@ -1,6 +1,6 @@
 """Pictures that a program holds, as a part: for `embed`. Legend: N pictures, C channels, H, W height and width."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from selfsight.data import decode, files
 from selfsight.data.feed import BadFiles, Decoded, printable
 from selfsight.data.part import Part
 from selfsight.data.reading import Settings, read_all, refuse_bad, try_probe
+from selfsight.data.spans import Spans
 from selfsight.data.store import Resident, in_memory
 from selfsight.errors import WrongUse
 
@@ -70,10 +71,13 @@ def from_objects(
 
 def _from_paths(paths: list[Path], settings: Settings) -> Part:
     # under `skip` a first pass decodes, so that no picture stands in for another and `index` is exact
-    found: Iterator[object] = read_all(paths, settings)
     if settings.bad_files == "error":
-        found = (try_probe(path) for path in paths)
-    bad = [(i, item) for i, item in enumerate(found) if isinstance(item, str)]
+        bad = [(i, found) for i, found in enumerate(map(try_probe, paths)) if isinstance(found, str)]
+    else:
+        bad, first = [], 0
+        for block in (read.block for read in read_all(Spans.of(paths), settings, 16)):
+            bad += [(first + place, why) for place, why in block.bad]
+            first += block.files
     names = [str(path) for path in paths]
     refuse_bad(bad, names, settings.bad_files)
     lost = {i for i, _ in bad}

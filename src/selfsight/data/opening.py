@@ -11,13 +11,14 @@ from torch import Tensor
 
 from selfsight.data import containers, decode, exclusion, files, split
 from selfsight.data.catalogue import DATASETS, class_names, numbered
+from selfsight.data.content import content_of_pixels
 from selfsight.data.feed import BadFiles, Decoded, default_workers, printable
 from selfsight.data.files import Pictures, Request, Source
 from selfsight.data.objects import with_channels
 from selfsight.data.part import DataSet, Part, moments
 from selfsight.data.reading import Cache, Look, Settings, look_at, some, store_of
 from selfsight.data.spans import Spans, Strings
-from selfsight.data.store import CACHE_LIMIT, Resident, content_of_files, content_of_pixels, home
+from selfsight.data.store import CACHE_LIMIT, Resident, home
 from selfsight.errors import WrongUse, perhaps
 
 SIZES = (32, 64, 96, 128, 160, 224)
@@ -208,8 +209,7 @@ def _open_part(
         return part, [], _with_labels(content, pictures)
     spans = Spans.of(pictures.paths or []).select(kept)
     names = Strings.of(pictures.names or []).select(kept)
-    content = content_of_files(names, spans)
-    store, bad = store_of(spans, names, content, settings, look, choices)
+    store, bad, content = store_of(spans, names, settings, look, choices)
     keep = torch.ones(len(spans), dtype=torch.bool)
     keep[[position for position, _ in bad]] = False
     index = kept[keep]

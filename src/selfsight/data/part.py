@@ -54,6 +54,12 @@ class Part:
             return torch.arange(len(self))
         return (self.labels >= 0).nonzero()[:, 0]
 
+    def shards(self) -> Tensor | None:
+        """(N,) which file each picture is read from, where files hold many and are read while training; else None."""
+        if isinstance(self.store, Decoded) and self.store.spans.total() is not None:
+            return self.store.spans.file[self.rows]
+        return None
+
     def whole(self) -> Tensor | None:
         """All pictures as one (N, C, H, W) uint8 tensor where they are at hand and of one size, else None.
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO
 
 from selfsight.data.decode import SUFFIXES
-from selfsight.data.feed import cores
 from selfsight.data.files import JUNK, LABEL_COLUMNS, Request, Source
 from selfsight.data.index import Index, Scan, kept, key_of, merged, source_of
+from selfsight.data.processes import cores
 from selfsight.data.spans import filesystem, is_remote
 from selfsight.errors import WrongUse
 

@@ -2,37 +2,33 @@
 
 Legend: N pictures, C channels, H, W height and width, B rows asked for.
 
-Cache file: the pixels of all pictures, then a JSON footer, then 24 bytes that close it (magic, footer's length and
-checksum). It is written beside its place, flushed and renamed, so that a reader sees a whole file or none; what is cut
-short or changed fails a checksum and is built again.
+Cache file: the pixels of all pictures, then a JSON footer (sizes as [how many, height, width] of equal ones in a row),
+then 24 bytes that close it (magic, footer's length and checksum). It is written beside its place, flushed and renamed, so
+that a reader sees a whole file or none; what is cut short or changed fails a checksum and is built again.
 """
 
 import contextlib
-import hashlib
+import itertools
 import json
 import os
 import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from selfsight.core import Images
-from selfsight.data.spans import Span, Spans, Strings
 
 CACHE_LIMIT = 4 << 30
 """Bytes: a set of photos that would need more is decoded by workers instead (`cache="disk"` builds it all the same)."""
 _FREE = 1 << 30  # bytes to leave on the disk
-_WHOLE = 64 << 10  # files up to this size are hashed in full, longer ones by size, head and tail (half of it each)
-_READ = 100_000  # files that are hashed so, at most: evenly spaced ones of a larger set, the others by size alone
-_SAMPLED = 256 << 20  # bytes of parts of files above which some of them stand for all
 _CHECKED = 1 << 30  # cache files up to this size are checked byte by byte, longer ones in evenly spaced pieces
-_MAGIC = b"selfsig1"
+_MAGIC = b"selfsig2"
 _CLOSING = struct.Struct("<8sQII")  # magic, length of the footer, its checksum, the pixels' checksum
 
 
@@ -92,55 +88,6 @@ def home() -> Path:
     return Path(os.environ.get("SELFSIGHT_HOME") or "~/.cache/selfsight").expanduser()
 
 
-def content_of_files(names: Sequence[str], pictures: Spans | Sequence[Path]) -> str:
-    """Hash of the names, sizes and bytes of files (in full up to 64 KiB, else head and tail): same set, same hash.
-
-    Parts of files hash as files of their own; above 256 MiB in all it is their sizes, and the bytes of 1,024 evenly
-    spaced ones, so that large shards need not be read to be opened. Of more than 100,000, evenly spaced ones are read, and
-    of the others the size counts.
-    """
-    spans, total = Spans.of(pictures), hashlib.blake2b(digest_size=16)
-    size = spans.total()
-    if size is not None and size > _SAMPLED:
-        total.update(spans.length.numpy().tobytes())
-        rows = torch.linspace(0, len(spans) - 1, 1024).long().unique()
-        for name in names:
-            total.update(os.fsencode(name) + b"\0")
-        names, spans = Strings.of(names).select(rows), spans.select(rows)
-
-    every = -(-len(spans) // _READ)
-
-    def piece(position: int, span: Span) -> bytes:
-        digest = hashlib.blake2b(digest_size=16)
-        try:
-            size, content = span.ends(0 if position % every else _WHOLE)
-            digest.update(struct.pack("<Q", size))
-            digest.update(content)
-        except OSError:  # decoding will say what is wrong with it
-            digest.update(b"unreadable")
-        return digest.digest()
-
-    def pieces(start: int) -> list[bytes]:
-        # a task for each would cost more than the reading
-        return [piece(start + i, span) for i, span in enumerate(spans[start : start + 64])]
-
-    with ThreadPoolExecutor(8) as pool:
-        for start, digests in zip(range(0, len(spans), 64), pool.map(pieces, range(0, len(spans), 64))):
-            for name, digest in zip(names[start : start + 64], digests):
-                total.update(os.fsencode(name) + b"\0" + digest)
-    return total.hexdigest()
-
-
-def content_of_pixels(pixels: Tensor) -> str:
-    """Hash of shape and bytes of a (N, C, H, W) tensor; above 1 GiB of 1,024 evenly spaced pictures."""
-    digest = hashlib.blake2b(repr(tuple(pixels.shape)).encode(), digest_size=16)
-    if pixels.numel() > _CHECKED:
-        pixels = pixels[torch.linspace(0, len(pixels) - 1, 1024).long()]
-    for part in pixels.split(1024):
-        digest.update(part.contiguous().numpy())
-    return digest.hexdigest()
-
-
 def fits_on_disk(folder: Path, size: int) -> bool:
     """Whether `size` bytes can be written below `folder` with a GiB to spare."""
     while not folder.exists() and folder != folder.parent:
@@ -149,8 +96,29 @@ def fits_on_disk(folder: Path, size: int) -> bool:
 
 
 Entry = tuple[Resident, list[tuple[int, str]]]
-Built = Iterable[Tensor | str]
-"""What a builder yields for each file: the picture (C, H, W) uint8, or why there is none."""
+
+
+class Block(NamedTuple):
+    """Pictures side by side."""
+
+    files: int  #: n
+    pixels: Tensor  #: (bytes,) uint8, picture after picture as C x H x W
+    sizes: list[list[int]]  #: height and width of each picture there is
+    bad: list[tuple[int, str]]  #: (place among the n, reason) of files without
+
+    @classmethod
+    def of(cls, items: Sequence[Tensor | str]) -> "Block":
+        """Pictures (C, H, W) uint8, or reasons why there is none."""
+        pictures = [item for item in items if not isinstance(item, str)]
+        flat, at = np.empty(sum(p.numel() for p in pictures), np.uint8), 0
+        for picture in pictures:
+            flat[at : (at := at + picture.numel())].reshape(picture.shape)[:] = picture.numpy()
+        bad = [(place, item) for place, item in enumerate(items) if isinstance(item, str)]
+        return cls(len(items), torch.from_numpy(flat), [list(p.shape[1:]) for p in pictures], bad)
+
+
+Built = Iterable[Tensor | str | Block]
+"""What a builder yields: for each file the picture (C, H, W) uint8, or why there is none; or several in a block."""
 
 
 def cached(file: Path, channels: int, build: Callable[[], Built]) -> Entry:
@@ -164,51 +132,77 @@ def cached(file: Path, channels: int, build: Callable[[], Built]) -> Entry:
         with locked(file.with_suffix(".lock")):
             found = _open(file)  # another process may have been faster
             if found is None:
-                for left in file.parent.glob(f"{file.name}.*.tmp"):  # of a builder that was killed
-                    left.unlink(missing_ok=True)
-                _write(file, channels, build())
-                found = _open(file)
+                found = _built(file, channels, build(), lambda: file)
+    return found
+
+
+def cached_first(
+    key: Path, channels: int, build: Callable[[], Built], named: Callable[[], Path], first: Callable[[], bool]
+) -> Entry | None:
+    """The same where the building tells the name: `named` is asked after it. None where it is not the `first` (any more).
+
+    `key`: what processes that build the same agree on.
+    """
+    key.parent.mkdir(parents=True, exist_ok=True)
+    with locked(key.with_suffix(".lock")):
+        return _built(key, channels, build(), named) if first() else None
+
+
+def _built(key: Path, channels: int, build: Built, named: Callable[[], Path]) -> Entry:
+    for left in key.parent.glob(f"{key.name}.*.tmp"):  # of a builder that was killed
+        left.unlink(missing_ok=True)
+    draft = key.with_name(f"{key.name}.{os.getpid()}.tmp")
+    try:
+        _write(draft, channels, build)
+        os.replace(draft, named())
+    finally:
+        draft.unlink(missing_ok=True)
+    found = _open(named())
     if found is None:
-        raise OSError(f"{file} cannot be read back after it was written: the disk is at fault")
+        raise OSError(f"{named()} cannot be read back after it was written: the disk is at fault")
     return found
 
 
 def in_memory(channels: int, build: Built) -> Entry:
     """The same without a file."""
-    pictures, bad = [], []
-    for position, item in enumerate(build):
-        if isinstance(item, str):
-            bad.append((position, item))
-        else:
-            pictures.append(item)
-    sizes = torch.tensor([p.shape[1:] for p in pictures], dtype=torch.int64).reshape(-1, 2)
-    flat = torch.cat([p.reshape(-1) for p in pictures]) if pictures else torch.empty(0, dtype=torch.uint8)
-    return Resident(flat, channels, sizes), bad
+    pieces: list[Tensor] = []
+    sizes: list[list[int]] = []
+    bad: list[tuple[int, str]] = []
+    for first, block in _placed(build):
+        pieces.append(block.pixels.clone())  # what comes from another process lies in memory that is shared, and scarce
+        sizes += block.sizes
+        bad += [(first + place, why) for place, why in block.bad]
+    flat = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.uint8)
+    return Resident(flat, channels, torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)), bad
 
 
-def _write(file: Path, channels: int, build: Built) -> None:
-    draft = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    sizes, bad = [], []
-    try:
-        with draft.open("wb") as out:
-            for position, item in enumerate(build):
-                if isinstance(item, str):
-                    bad.append((position, item))
-                    continue
-                sizes.append(list(item.shape[1:]))
-                out.write(item.contiguous().numpy().data)
-            length = out.tell()
-            footer = json.dumps({"channels": channels, "sizes": sizes, "bad": bad, "bytes": length}).encode()
-            out.flush()
-            pixels = np.memmap(draft, np.uint8, "r", shape=(length,)) if length else np.empty(0, np.uint8)
-            closing = _CLOSING.pack(_MAGIC, len(footer), zlib.crc32(footer), _checksum(pixels))
-            del pixels
-            out.write(footer + closing)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)
+def _placed(build: Built) -> Iterator[tuple[int, Block]]:
+    """Blocks, and the position of the first file of each."""
+    first = 0
+    for item in build:
+        block = item if isinstance(item, Block) else Block.of([item])
+        yield first, block
+        first += block.files
+
+
+def _write(draft: Path, channels: int, build: Built) -> None:
+    sizes: list[list[int]] = []
+    bad: list[tuple[int, str]] = []
+    with draft.open("wb") as out:
+        for first, block in _placed(build):
+            out.write(block.pixels.numpy().data)
+            sizes += block.sizes
+            bad += [(first + place, why) for place, why in block.bad]
+        length = out.tell()
+        runs = [(len(list(run)), *size) for size, run in itertools.groupby(sizes)]
+        footer = json.dumps({"channels": channels, "sizes": runs, "bad": bad, "bytes": length}).encode()
+        out.flush()
+        pixels = np.memmap(draft, np.uint8, "r", shape=(length,)) if length else np.empty(0, np.uint8)
+        closing = _CLOSING.pack(_MAGIC, len(footer), zlib.crc32(footer), _checksum(pixels))
+        del pixels
+        out.write(footer + closing)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def _open(file: Path) -> Entry | None:
@@ -234,7 +228,8 @@ def _open(file: Path) -> Entry | None:
         pixels = np.empty(0, np.uint8)  # type: ignore[assignment]
     if _checksum(pixels) != pixel_sum:
         return None
-    sizes = torch.tensor(facts["sizes"], dtype=torch.int64).reshape(-1, 2)
+    runs = torch.tensor(facts["sizes"], dtype=torch.int64).reshape(-1, 3)
+    sizes = runs[:, 1:].repeat_interleave(runs[:, 0], 0)
     return Resident(torch.from_numpy(pixels), facts["channels"], sizes), [(i, why) for i, why in facts["bad"]]
 
 

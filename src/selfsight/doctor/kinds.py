@@ -15,6 +15,20 @@ class Kind(NamedTuple):
     what: str  #: what was found, said of several pictures
     advice: str  #: what to do
 
+    def said(self, count: int) -> str:
+        """What was found, of so many pictures."""
+        text = self.what
+        for several, one in _ONE if count == 1 else ():
+            text = text.replace(several, one, 1)
+        return text
+
+
+_ONE = (
+    ("files", "file"), ("pictures", "picture"), ("pairs", "pair"), ("classes", "class"), ("parts", "part"),
+    ("that are copies", "that is a copy"), ("that are", "that is"), ("that declare", "that declares"),
+    ("that lie", "that lies"), ("that look", "that looks"), ("their EXIF", "its EXIF"),
+)  # fmt: skip
+
 
 BROKEN = ("empty", "unreadable", "truncated", "bomb")
 """Kinds of files that loading skips, or refuses under --bad-files error."""

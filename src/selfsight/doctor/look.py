@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 
 from selfsight.data import decode, exclusion
-from selfsight.data.feed import cores
 from selfsight.data.files import Pictures
 from selfsight.data.objects import with_channels
+from selfsight.data.processes import cores
 from selfsight.data.spans import Span, Spans, is_remote
 from selfsight.doctor import near
 from selfsight.doctor.kinds import BIT, BROKEN, Limits
@@ -83,15 +83,14 @@ def look_at(pictures: Pictures, name: str, limits: Limits, done: Callable[[int],
     """
     seen = Seen(name, pictures, np.zeros(len(pictures), FACTS))
 
-    def some(start: int) -> tuple[int, list[Picture]]:
-        stop = min(start + CHUNK, len(pictures))
+    def some(part: slice) -> list[Picture]:
         if pictures.pixels is not None:
-            return start, _arrays(pictures.pixels[start:stop], limits)
-        spans, names = Spans.of((pictures.paths or [])[start:stop]), (pictures.names or [])[start:stop]
-        return start, [_file(span, name, limits) for span, name in zip(spans, names)]
+            return _arrays(pictures.pixels[part], limits)
+        spans, names = Spans.of((pictures.paths or [])[part]), (pictures.names or [])[part]
+        return [_file(span, name, limits) for span, name in zip(spans, names)]
 
     def facts(start: int) -> tuple[int, list[Picture], np.ndarray]:
-        _, found = some(start)
+        found = some(slice(start, start + CHUNK))
         return start, [picture._replace(tile=None) for picture in found], _facts(found)
 
     with _threads() as pool, warnings.catch_warnings():

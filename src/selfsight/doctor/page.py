@@ -38,7 +38,7 @@ def page(checked: Checked) -> str:
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light">'
         f"<title>{_html(checked.name)} - selfsight check</title><style>{STYLE}{_STYLE}</style></head>\n"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
@@ -55,8 +55,9 @@ def _section(checked: Checked, finding: Finding) -> str:
         content = '<div class="sheet">' + "".join(_group(checked, finding.kind, group) for group in groups) + "</div>"
         rest = len(finding.groups) - len(groups)
     more = f'<p class="note">and {rest:,} more: `selfsight check --json` lists all of them</p>' if rest else ""
+    title = f"{finding.count:,} {_html(kind.said(finding.count))}"
     return (
-        f'<section id="{finding.kind}"><h2>{finding.count:,} {_html(kind.what)}<span class="level {kind.level}">{kind.level}'
+        f'<section id="{finding.kind}"><h2>{title}<span class="level {kind.level}">{kind.level}'
         f'</span></h2><p class="note">{_html(kind.advice)}</p>{content}{more}</section>'
     )
 

@@ -125,7 +125,7 @@ def console(checked: Checked) -> None:
         for finding in checked.findings.values():
             kind = KINDS[finding.kind]
             table.add_row(
-                Text(kind.level, _COLOURS[kind.level]), f"{finding.count:,}", kind.what,
+                Text(kind.level, _COLOURS[kind.level]), f"{finding.count:,}", kind.said(finding.count),
                 Text(example(checked, finding)),
             )  # fmt: skip
         out.print(table)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from selfsight import plugins
 from selfsight.encoders import amdim, cpc, regnet, stems, vit
 from selfsight.encoders.alexnet import AlexNet, AlexNetTile
 from selfsight.encoders.amdim import MultiScale as MultiScale
@@ -254,3 +255,6 @@ def build(name: str, channels: int, image_size: int, config: EncoderConfig | Non
         return ENCODERS[name].build(channels, image_size, config)
     keep = channels if config.sobel == "concat" else 0
     return on_edges(ENCODERS[name].build(keep + 2, image_size, config), colours=bool(keep))
+
+
+plugins.add("selfsight.encoders", ENCODERS, lambda _, found: isinstance(found, Encoder))

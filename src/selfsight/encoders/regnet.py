@@ -73,5 +73,7 @@ def regnet(
             "    conv.stride = (1, 1)",
         ]
     made = {"name": name, "channels": channels, "stem": stem, "output_stride": output_stride}
-    net.made_by = MadeBy(regnet, made, steps)
+    net.made_by = MadeBy(
+        regnet, made, steps, {"model_name": shape.timm_name, **settings} if stem == "imagenet" else None
+    )
     return net

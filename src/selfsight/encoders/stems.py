@@ -15,6 +15,9 @@ class MadeBy(NamedTuple):
     build: Callable[..., nn.Module]
     settings: dict[str, Any]  #: arguments of `build`; plain values
     steps: list[str]  #: lines of Python that make `model`, the same network, with timm and torch alone
+    created: dict[str, Any] | None = (
+        None  #: arguments with which timm.create_model alone makes it, plain values; None: none
+    )
 
 
 class GroupNorm32(nn.GroupNorm):
@@ -65,7 +68,13 @@ def resnet(
         net.maxpool = nn.Identity()
     net.dim = net.num_features
     settings = {"name": name, "channels": channels, "stem": stem, "norm": norm, "output_stride": output_stride}
-    net.made_by = MadeBy(resnet, settings, _steps(name, channels, stem, norm, output_stride))
+    created = {"model_name": name, "num_classes": 0, "in_chans": channels, "output_stride": output_stride}
+    net.made_by = MadeBy(
+        resnet,
+        settings,
+        _steps(name, channels, stem, norm, output_stride),
+        created if stem == "imagenet" and norm == "batch" else None,
+    )
     return net
 
 

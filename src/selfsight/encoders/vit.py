@@ -135,10 +135,12 @@ class ViT(VisionTransformer):
             self.patch_embed.proj = convolutions(channels, shape.dim, patch)
         call = ", ".join(f"{key}={value!r}" for key, value in settings.items())
         steps = [f"model = timm.create_model({shape.timm_name!r}, {call})"]
+        created = {"model_name": shape.timm_name, **settings}
         self.made_by = MadeBy(
             _with_convolutions if conv_stem else timm.create_model,
-            {"model_name": shape.timm_name, **settings},
-            steps + conv_stem * _convolution_steps(channels, shape.dim, patch),
+            created,
+            steps + (_convolution_steps(channels, shape.dim, patch) if conv_stem else []),
+            None if conv_stem else created,
         )
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # timm's takes a mask of the attention
@@ -215,7 +217,7 @@ class ViT(VisionTransformer):
         patches = patches + positions[:, 1:]
         if keep is not None:
             patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
-        start = (self.cls_token + positions[:, :1]).expand(len(patches), -1, -1)
+        start = (self.cls_token + positions[:, :1]).expand(patches.shape[0], -1, -1)
         return torch.cat([start, patches], dim=1)
 
     def _positions(self, rows: int, columns: int) -> Tensor:

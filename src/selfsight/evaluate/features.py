@@ -1,15 +1,40 @@
 """Features of pictures: computed once without augmentation, then every evaluation is small linear algebra."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
+from selfsight import augment
 from selfsight.augment import Crops
 from selfsight.core import Images
 from selfsight.data import Part
 from selfsight.errors import WrongUse
 from selfsight.rng import Stream, generator
+
+
+def chunks(part: Part, size: int, channels: int, device: torch.device, crop: float = 1.0) -> Iterator[Tensor]:
+    """(b, C, S, S) float in [0, 1], in order: the largest central square of each picture at S / crop px, of it S x S px."""
+    zero, one = torch.zeros(channels), torch.ones(channels)
+    views = augment.build(augment.ViewsConfig(policy="none", normalise=False), size, channels, zero, one).to(device)
+    side = round(size / crop)
+    edge = slice((side - size) // 2, (side - size) // 2 + size)
+    for _, images in part.chunks(256):
+        moved = Images(images.pixels.to(device, non_blocking=True), images.sizes)
+        yield views.plain(moved, side)[..., edge, edge]
+
+
+class Mirrored(nn.Module):
+    """The mean of what a network says of pictures and of their mirror images: (B, C, S, S) -> (B, D)."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = (self.net(images) + self.net(images.flip(-1))) / 2
+        return features
 
 
 def extract(
@@ -36,11 +61,10 @@ def extract(
     flags = [(module, module.training) for module in encoder.modules()]
     cast = torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
     found: list[Tensor] = []
-    forked = [] if device.type == "cpu" else [device.index if device.index is not None else 0]
     try:
         for module, _ in flags:
             module.training = False  # .eval() may be overridden (frozen parts do that), the flag is what layers read
-        with torch.random.fork_rng(forked, device_type=_forkable(device)), torch.no_grad():
+        with forked(device), torch.no_grad():
             for chunk in chunks:
                 with cast:  # inside the loop: making the pictures is none of the encoder's business
                     features = encoder(chunk.to(device, non_blocking=True))
@@ -84,11 +108,14 @@ def pixels(chunks: Iterable[Tensor]) -> Tensor:
     Raises:
         WrongUse: `chunks` is empty.
     """
-    return _joined([chunk.flatten(1).float().cpu() for chunk in chunks])
+    return extract(nn.Flatten(), chunks, "cpu")
 
 
-def _forkable(device: torch.device) -> str:
-    return "cuda" if device.type == "cpu" else device.type  # with no device listed only the CPU's state is kept
+def forked(device: torch.device) -> AbstractContextManager[None]:
+    """Inside, the state of the global generators (CPU and `device`) may change; afterwards it is what it was."""
+    if device.type == "cpu":
+        return torch.random.fork_rng([], device_type="cuda")  # with no device listed only the CPU's state is kept
+    return torch.random.fork_rng([device.index if device.index is not None else 0], device_type=device.type)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

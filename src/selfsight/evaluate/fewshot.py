@@ -58,11 +58,7 @@ def few_shot(
     penalty, so it is given: 1 / (c n) for n rows.
 
     Args:
-        train: (N, D); the computation runs on its device.
-        labels: (N,) int64, 0..K-1.
-        test: (M, D).
-        test_labels: (M,) int64.
-        classes: K; None takes the largest label plus one.
+        train, labels, test, test_labels, classes: see the package.
         amounts: labels per class, and shares below 1; none: those of AMOUNTS that the rows allow.
         draws: independent draws of each amount.
         c: inverse strength of the penalty, scikit-learn's C of logistic regression on n rows.

@@ -5,40 +5,19 @@ Nothing is chosen on the test part. Legend: N training rows, M test rows, D feat
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from selfsight.errors import WrongUse
 from selfsight.evaluate.knn import rank_of
+from selfsight.evaluate.problem import Problem, accuracies, problem, rows_at_once
 from selfsight.rng import Stream, generator
 
 RIDGE_STRENGTHS = tuple(10.0 ** (e / 2) for e in range(-12, 7))
 LOGISTIC_STRENGTHS = tuple(10.0**e for e in range(0, -7, -1))
-ROWS = 8192  # rows in float64 at a time
-
-
-class _Problem(NamedTuple):
-    """A classification problem whose numbers are in order, and the axes of its training features."""
-
-    train: Tensor  #: (N, D) as given
-    labels: Tensor  #: (N,) int64
-    test: Tensor  #: (M, D)
-    test_labels: Tensor  #: (M,) int64
-    classes: int
-    mean: Tensor  #: (D,) float64
-    scale: Tensor  #: (D,) float64, 1 where a feature is constant
-    axes: Tensor  #: (D, R) float64, orthonormal eigenvectors of the Gram matrix of the standardised training rows
-    power: Tensor  #: (R,) float64, their eigenvalues, of sum N * D
-
-    def chunks(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Where each chunk of the (n, D) features lies, and its standardised rows in float64."""
-        for start in range(0, len(rows), ROWS):
-            part = rows[start : start + ROWS]
-            yield slice(start, start + len(part)), (part.double() - self.mean) / self.scale
+SCORES = 512  # scores of a row at a time: strengths times classes
 
 
 def ridge(
@@ -57,11 +36,7 @@ def ridge(
     rows right wins, of equals that of the smaller squared error. O(N D min(N, D)) in float64.
 
     Args:
-        train: (N, D); the computation runs on its device.
-        labels: (N,) int64, 0..K-1.
-        test: (M, D).
-        test_labels: (M,) int64.
-        classes: K; None takes the largest label plus one.
+        train, labels, test, test_labels, classes: see the package.
         strengths: penalties per row to choose from.
 
     Returns:
@@ -71,32 +46,52 @@ def ridge(
     Raises:
         WrongUse: shapes or labels do not fit.
     """
-    p = _problem(train, labels, test, test_labels, classes)
+    scores, facts = ridge_scores(train, labels, test, test_labels, classes, strengths)
+    place = rank_of(scores, test_labels.to(scores.device).long())
+    return {
+        "top1": float((place < 1).double().mean()),
+        "top5": float((place < 5).double().mean()),
+        **facts,
+        "protocol": "ridge on one-hot labels, standardised features, strength by exact leave-one-out on train",
+    }
+
+
+def ridge_scores(
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    classes: int | None = None,
+    strengths: tuple[float, ...] = RIDGE_STRENGTHS,
+) -> tuple[Tensor, dict[str, float]]:
+    """What the regression of `ridge` says of the test rows, (M, K) float64; how it does on train, and by which strength."""
+    p = problem(train, labels, test, test_labels, classes)
     count, grid = len(p.train), torch.tensor(strengths, dtype=torch.float64, device=train.device)
     prior = torch.bincount(p.labels, minlength=p.classes).double() / count  # the intercept: mean of one-hot rows
-    product = torch.zeros(p.axes.shape[0], p.classes, dtype=torch.float64, device=train.device)
+    product = torch.zeros(p.classes, p.axes.shape[0], dtype=torch.float64, device=train.device)
     for rows, x in p.chunks(p.train):
-        product += x.T @ (F.one_hot(p.labels[rows], p.classes).double() - prior)
-    product = p.axes.T @ product  # (R, K)
+        product += (F.one_hot(p.labels[rows], p.classes).double() - prior).T @ x
+    product = p.axes.T @ product.T  # (R, K)
     shrink = 1 / (p.power[None] + count * grid[:, None])  # (S, R)
-    error, right = torch.zeros_like(grid), torch.zeros_like(grid)
+    error, right, learnt = (torch.zeros_like(grid) for _ in range(3))
+    groups = torch.arange(len(grid)).split(max(1, SCORES // p.classes))
+    weights = [(shrink[some].T[:, :, None] * product[:, None]).flatten(1) for some in groups]  # (R, s * K)
     for rows, x in p.chunks(p.train):
-        z, wanted = x @ p.axes, F.one_hot(p.labels[rows], p.classes).double()
-        leverage = (z.square() @ shrink.T + 1 / count).clamp(max=1 - 1e-10)  # (n, S); 1 when a row is fitted exactly
-        for i in range(len(grid)):
-            residual = wanted - prior - z @ (shrink[i][:, None] * product)
-            residual /= 1 - leverage[:, i : i + 1]
-            error[i] += residual.square().sum() / count
-            right[i] += (rank_of(wanted - residual, p.labels[rows]) < 1).sum()
+        z, wanted = x @ p.axes, F.one_hot(p.labels[rows], p.classes).double()[:, None]
+        left = 1 - (z.square() @ shrink.T + 1 / count).clamp(max=1 - 1e-10)  # (n, S); 0 when a row is fitted exactly
+        for some, weight in zip(groups, weights, strict=True):
+            residual = wanted - prior - (z @ weight).unflatten(1, (len(some), -1))  # (n, s, K)
+            learnt[some] += _right(wanted - residual, p.labels[rows])
+            residual /= left[:, some, None]
+            error[some] += residual.square().sum((0, 2)) / count
+            right[some] += _right(wanted - residual, p.labels[rows])
     chosen = min(range(len(grid)), key=lambda i: (-float(right[i]), float(error[i])))
     weight = p.axes @ (shrink[chosen][:, None] * product)  # (D, K)
-    scores = [torch.cat([x @ weight + prior for _, x in p.chunks(part)]) for part in (p.train, p.test)]
-    return {
-        **accuracies(scores[0], p.labels, scores[1], p.test_labels),
+    return torch.cat([x @ weight + prior for _, x in p.chunks(p.test)]), {
+        "train_top1": float(learnt[chosen]) / count,
         "validation_top1": float(right[chosen]) / count,
         "validation_error": float(error[chosen]),
         "strength": strengths[chosen],
-        "protocol": "ridge on one-hot labels, standardised features, strength by exact leave-one-out on train",
     }
 
 
@@ -118,11 +113,7 @@ def logistic(
     the Gram matrix's axes, each scaled by its curvature: the penalty does not change, and tens of iterations do.
 
     Args:
-        train: (N, D); the computation runs on its device.
-        labels: (N,) int64, 0..K-1.
-        test: (M, D).
-        test_labels: (M,) int64.
-        classes: K; None takes the largest label plus one.
+        train, labels, test, test_labels, classes: see the package.
         strength: penalty per row; None chooses among powers of ten from 1 to 1e-6.
         seed: of the validation part.
         iterations: most L-BFGS iterations of a fit.
@@ -134,7 +125,48 @@ def logistic(
     Raises:
         WrongUse: shapes or labels do not fit.
     """
-    p = _problem(train, labels, test, test_labels, classes)
+    p = problem(train, labels, test, test_labels, classes)
+    found = _regression(p, strength, seed, iterations)
+    test_scores = torch.cat([_scores((x @ p.axes).float(), found.state) for _, x in p.chunks(p.test)])
+    return {
+        **accuracies(_scores(found.z, found.state), p.labels, test_scores, p.test_labels),
+        "validation_top1": found.top1,
+        "validation_loss": found.loss,
+        "strength": found.strength,
+        "protocol": f"logistic regression, L-BFGS, standardised features, strength {found.how}",
+    }
+
+
+class Affine(NamedTuple):
+    """A fitted linear classifier of raw features: scores are x @ weight + bias."""
+
+    weight: Tensor  #: (D, K) float64
+    bias: Tensor  #: (K,) float64
+
+    def scores(self, x: Tensor) -> Tensor:
+        """(n, D) on any device -> (n, K) float64, on the classifier's."""
+        return x.to(self.weight.device).double() @ self.weight + self.bias
+
+
+def fit_logistic(train: Tensor, labels: Tensor, classes: int, seed: int = 0) -> Affine:
+    """The classifier that `logistic` fits, for features that come later."""
+    p = problem(train, labels, train[:1], labels[:1], classes)
+    state = _regression(p, None, seed, 200).state
+    weight = p.axes @ state[:-1] / p.scale[:, None]
+    return Affine(weight, state[-1] - p.mean @ weight)
+
+
+class _Regression(NamedTuple):
+    z: Tensor  #: (N, R) float32, the training rows along the axes
+    state: Tensor  #: (R + 1, K) float64, weights over bias
+    strength: float
+    top1: float | None  #: of the parts that chose the strength
+    loss: float | None
+    how: str
+
+
+def _regression(p: Problem, strength: float | None, seed: int, iterations: int) -> _Regression:
+    """Choose the penalty unless it is given, and fit all rows."""
     z = torch.cat([(x @ p.axes).float() for _, x in p.chunks(p.train)])
     power, start = p.power / len(z), torch.zeros(z.shape[1] + 1, p.classes, dtype=torch.float64, device=z.device)
     parts = folds(len(z), seed, z.device) if strength is None else []
@@ -151,15 +183,14 @@ def logistic(
             break
         chosen, loss, top1 = value, error, right
     state = _fit(z, p.labels, states[0] if parts else start, power, chosen, iterations)
-    test_scores = torch.cat([_scores((x @ p.axes).float(), state) for _, x in p.chunks(p.test)])
     how = "given" if strength is not None else f"by {'5 folds' if len(parts) > 1 else 'a tenth'} of train"
-    return {
-        **accuracies(_scores(z, state), p.labels, test_scores, p.test_labels),
-        "validation_top1": top1 if parts else None,
-        "validation_loss": loss if parts else None,
-        "strength": chosen,
-        "protocol": f"logistic regression, L-BFGS, standardised features, strength {how}",
-    }
+    return _Regression(z, state, chosen, top1 if parts else None, loss if parts else None, how)
+
+
+def _right(scores: Tensor, labels: Tensor) -> Tensor:
+    """How many rows each of S classifiers has right: scores (n, S, K), labels (n,) -> (S,)."""
+    place = rank_of(scores.flatten(0, 1), labels.repeat_interleave(scores.shape[1]))
+    return (place < 1).view(scores.shape[:2]).sum(0)
 
 
 def folds(count: int, seed: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
@@ -186,19 +217,23 @@ def _fit(z: Tensor, labels: Tensor, start: Tensor, power: Tensor, strength: floa
     classes = start.shape[1]
     unit = torch.cat([power / classes + strength, power.new_full((1,), 1 / classes)]).clamp(min=1e-12).rsqrt()[:, None]
     x = (start / unit).requires_grad_()
+    size = 8 * rows_at_once(z)
 
     def closure() -> Tensor:
-        weights = x.detach() * unit
+        # classes by rows: skinny products run several times faster so, and the softmax over few classes too
+        weights = (x.detach() * unit).T.contiguous()
         grad, loss = torch.zeros_like(weights), weights.new_zeros(())
-        for part, wanted in zip(z.split(ROWS * 4), labels.split(ROWS * 4)):
-            logs = F.log_softmax(_scores(part, weights), dim=1)
-            loss -= logs.gather(1, wanted[:, None]).sum() / len(z)
-            slope = logs.exp().scatter_add_(1, wanted[:, None], logs.new_full((len(wanted), 1), -1.0)) / len(z)
-            grad[:-1] += (part.T @ slope.to(z.dtype)).double()
-            grad[-1] += slope.sum(0)
-        grad[:-1] += strength * weights[:-1]
-        x.grad = grad * unit
-        return loss + strength / 2 * weights[:-1].square().sum()
+        factors = weights[:, :-1].to(z.dtype)
+        for part, wanted in zip(z.split(size), labels.split(size)):
+            logs = F.log_softmax((factors @ part.T).double() + weights[:, -1:], dim=0)
+            loss -= logs.gather(0, wanted[None]).sum()
+            slope = logs.exp_().scatter_add_(0, wanted[None], logs.new_full((1, len(wanted)), -1.0))
+            grad[:, :-1] += slope.to(z.dtype) @ part
+            grad[:, -1] += slope.sum(1)
+        grad /= len(z)
+        grad[:, :-1] += strength * weights[:, :-1]
+        x.grad = (grad.T * unit).contiguous()
+        return loss / len(z) + strength / 2 * weights[:, :-1].square().sum()
 
     solver = torch.optim.LBFGS(
         [x],
@@ -210,58 +245,3 @@ def _fit(z: Tensor, labels: Tensor, start: Tensor, power: Tensor, strength: floa
     )
     solver.step(closure)
     return x.detach() * unit
-
-
-def _problem(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, classes: int | None) -> _Problem:
-    for name, x, y in (("training", train, labels), ("test", test, test_labels)):
-        if x.ndim != 2 or not len(x) or y.shape != (len(x),):
-            raise WrongUse(
-                f"{name} features {tuple(x.shape)} with labels {tuple(y.shape)}; give (N, D) and (N,), N > 0"
-            )
-        if int(y.min()) < 0:
-            raise WrongUse(f"a {name} label is negative; leave out the rows without label")
-        if not bool(torch.isfinite(x).all()):
-            raise WrongUse(f"the {name} features are not all finite; the encoder diverged, nothing can be fitted to it")
-    if train.shape[1] != test.shape[1]:
-        raise WrongUse(
-            f"{train.shape[1]} training features but {test.shape[1]} test features; take both from one encoder"
-        )
-    most = max(int(labels.max()), int(test_labels.max())) + 1
-    if classes is not None and classes < most:
-        raise WrongUse(f"label {most - 1} with classes = {classes}; labels are 0..classes-1")
-    device, labels = train.device, labels.to(train.device).long()
-    # two passes: the square of a mean would cost the digits of features far from 0
-    mean = sum((part.double().sum(0) for part in train.split(ROWS)), torch.zeros((), device=device)) / len(train)
-    spread = sum(((part.double() - mean).square().sum(0) for part in train.split(ROWS)), torch.zeros_like(mean))
-    scale = (spread / len(train)).sqrt()
-    scale = torch.where(scale > 1e-7 * mean.abs().clamp(min=1e-20), scale, torch.ones_like(scale))
-    axes, power = _axes(train, mean, scale)
-    return _Problem(
-        train, labels, test.to(device), test_labels.to(device).long(), classes or most, mean, scale, axes, power
-    )
-
-
-def _axes(train: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvectors (D, R) and eigenvalues (R,) of the Gram matrix, by way of the smaller of D x D and N x N."""
-    count, width = train.shape
-    if width <= count:
-        gram = torch.zeros(width, width, dtype=torch.float64, device=train.device)
-        for part in train.split(ROWS):
-            x = (part.double() - mean) / scale
-            gram += x.T @ x
-        power, axes = torch.linalg.eigh(gram)
-        return axes, power.clamp(min=0)
-    x = (train.double() - mean) / scale
-    power, axes = torch.linalg.eigh(x @ x.T)
-    kept = power > 1e-10 * power[-1].clamp(min=1e-300)
-    return (x.T @ axes[:, kept]) / power[kept].sqrt(), power[kept]
-
-
-def accuracies(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> dict[str, float]:
-    """`top1`, `top5` and `train_top1` of the scores (M, K) of the test rows and (N, K) of the training rows."""
-    place = rank_of(test, test_labels)
-    return {
-        "top1": float((place < 1).double().mean()),
-        "top5": float((place < 5).double().mean()),
-        "train_top1": float((rank_of(train, labels) < 1).double().mean()),
-    }

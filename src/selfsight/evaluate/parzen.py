@@ -50,11 +50,7 @@ def parzen(
     vanishes when all rows are far.
 
     Args:
-        train: (N, D); the computation runs on its device.
-        labels: (N,) int64, 0..K-1.
-        test: (M, D).
-        test_labels: (M,) int64.
-        classes: K; None takes the largest label plus one.
+        train, labels, test, test_labels, classes: see the package.
         gamma: of the kernel; None takes `mean_criterion` of the training rows.
         pairs: the statistics are those of all pairs of so many test rows, drawn by the seed.
         seed: of that draw.

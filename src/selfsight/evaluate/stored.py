@@ -16,6 +16,7 @@ from torch import Tensor
 
 from selfsight.checkpoint import atomic, check_out
 from selfsight.errors import WrongUse
+from selfsight.evaluate import columns
 
 
 class Sets(NamedTuple):
@@ -34,19 +35,20 @@ def read(path: Path, test: Path | None = None) -> tuple[Sets, dict[str, Any]]:
 
     Args:
         path: .npz with `train_features`, `train_labels`, `test_features`, `test_labels` (and perhaps `classes`), as
-            `evaluate --out` writes it; or, with `test`, one with `features` and `labels`, as `embed` writes it.
-        test: .npz with `features` and `labels`.
+            `evaluate --out` writes it; or, with `test`, the training part as `embed` writes it: an .npz with `features` and
+            `labels`, an .npy with the labels in a second file (see `labels_beside`), a .csv or .parquet.
+        test: the test part, in any of these.
 
     Raises:
         WrongUse: no such file, not a file of arrays, arrays that are missing or do not fit each other.
     """
-    arrays = _arrays(path)
+    arrays = arrays_of(path)
     if test is None:
-        parts = [_part(arrays, path, "train_"), _part(arrays, path, "test_")]
-        names = [_names(arrays)] * 2
+        parts = [part_of(arrays, path, "train_"), part_of(arrays, path, "test_")]
+        names = [names_of(arrays)] * 2
     else:
-        asked = _arrays(test)
-        parts, names = [_part(arrays, path, ""), _part(asked, test, "")], [_names(arrays), _names(asked)]
+        asked = arrays_of(test)
+        parts, names = [part_of(arrays, path, ""), part_of(asked, test, "")], [names_of(arrays), names_of(asked)]
     (train, labels), (rows, wanted) = parts
     if train.shape[1] != rows.shape[1]:
         raise WrongUse(
@@ -54,9 +56,10 @@ def read(path: Path, test: Path | None = None) -> tuple[Sets, dict[str, Any]]:
         )
     classes = names[0]
     if classes and names[1] and names[1] != classes and wanted is not None:
-        if strange := sorted(set(names[1]) - set(classes)):
+        used = {names[1][label] for label in wanted.unique().tolist()}
+        if strange := sorted(used - set(classes)):
             raise WrongUse(f"{str(test)!r} has classes that {str(path)!r} has not ({', '.join(strange[:5])})")
-        wanted = torch.tensor([classes.index(name) for name in names[1]])[wanted]
+        wanted = torch.tensor([classes.index(name) if name in used else -1 for name in names[1]])[wanted]
     try:
         header = json.loads(str(arrays["header"])) if "header" in arrays else {}
     except json.JSONDecodeError:
@@ -107,23 +110,49 @@ def standardised(sets: Sets) -> Sets:
     return sets._replace(train=apply(sets.train), test=apply(sets.test), views=views)
 
 
-def _arrays(path: Path) -> dict[str, Any]:
+ENDINGS = (".npz", ".npy", ".csv", ".parquet")
+
+
+def is_features(target: str) -> bool:
+    """Whether the name is that of a file of features."""
+    return target.endswith(ENDINGS)
+
+
+def labels_beside(path: Path) -> list[Path]:
+    """Where the labels of the features in an .npy may be: x_labels.npy, x.labels.npy, or `labels` in place of `features`."""
+    found = [path.with_name(f"{path.stem}{mark}labels.npy") for mark in "_.-"]
+    if "features" in path.stem:
+        found.append(path.with_name(path.name.replace("features", "labels")))
+    return found
+
+
+def arrays_of(path: Path) -> dict[str, Any]:
+    """Name -> array: of an .npz its own; of the other files `features`, and perhaps `labels` and `classes`."""
     if not path.is_file():
-        raise WrongUse(f"no file of features at {str(path)!r}: give an .npz that `embed` or `evaluate --out` wrote")
+        raise WrongUse(
+            f"no file of features at {str(path)!r}: give an .npz, .npy, .csv or .parquet that `embed` or `evaluate --out` wrote"
+        )
+    if path.suffix in (".csv", ".parquet"):
+        return columns.read(path)
     try:
+        if path.suffix == ".npy":
+            beside = next((file for file in labels_beside(path) if file.is_file()), None)
+            labels = {} if beside is None else {"labels": np.load(beside, allow_pickle=False)}
+            return {"features": np.load(path, allow_pickle=False), **labels}
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise WrongUse(
-            f"{str(path)!r} is not a readable .npz of plain arrays ({type(error).__name__}): write features with np.savez"
+            f"{str(path)!r} is not a readable {path.suffix} of plain arrays ({type(error).__name__}): write features with "
+            f"np.{'savez' if path.suffix == '.npz' else 'save'}"
         ) from None
 
 
-def _part(arrays: dict[str, Any], path: Path, prefix: str) -> tuple[Tensor, Tensor | None]:
+def part_of(arrays: dict[str, Any], path: Path, prefix: str) -> tuple[Tensor, Tensor | None]:
     """Features (n, D) and labels (n,) or None."""
     name = prefix + "features"
     if name not in arrays:
-        more = ", or --test FILE with the test part" if prefix and "features" in arrays else ""
+        more = ", or give --test FILE with the test part" if prefix and "features" in arrays else ""
         raise WrongUse(f"{str(path)!r} has no array {name!r} (it has {', '.join(sorted(arrays))}): name it so{more}")
     features, labels = arrays[name], arrays.get(prefix + "labels")
     if features.ndim != 2 or not len(features) or features.dtype.kind not in "fiu":
@@ -138,5 +167,6 @@ def _part(arrays: dict[str, Any], path: Path, prefix: str) -> tuple[Tensor, Tens
     return x, torch.from_numpy(labels.astype(np.int64))
 
 
-def _names(arrays: dict[str, Any]) -> list[str] | None:
+def names_of(arrays: dict[str, Any]) -> list[str] | None:
+    """Class names, if the file has them."""
     return [str(name) for name in arrays["classes"]] if "classes" in arrays else None

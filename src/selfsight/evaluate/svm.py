@@ -34,11 +34,7 @@ def svm(
     one gains nothing, then all rows are fitted.
 
     Args:
-        train: (N, D), on any device; the computation runs on the CPU.
-        labels: (N,) int64, 0..K-1.
-        test: (M, D).
-        test_labels: (M,) int64.
-        classes: K; None takes the largest label plus one.
+        train, labels, test, test_labels, classes: see the package; the CPU computes.
         costs: C to choose from, ascending.
         seed: of the validation part and of the solver.
 

@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader
 
 from selfsight import checkpoint
 from selfsight.errors import WrongUse
+from selfsight.machine import pick_device
 from selfsight.run import Run
-from selfsight.session import Session, choose_precision, open_for, pick_device, prepare
+from selfsight.session import Session, choose_precision, open_for, prepare
 from selfsight.train import Done, steps
 
 

@@ -1,5 +1,6 @@
 """The methods, one file each. A new method is one file and one line here."""
 
+from selfsight import plugins
 from selfsight.core import Method
 from selfsight.errors import WrongUse, perhaps
 from selfsight.methods.amdim import AMDIM
@@ -79,6 +80,11 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+def _is_method(_: str, found: object) -> bool:
+    own = isinstance(found, type) and issubclass(found, Method) and isinstance(getattr(found, "Config", None), type)
+    return own and all(found.Config is not known.Config for known in METHODS.values())  # type: ignore[attr-defined]
+
+
 def method_named(name: str) -> type[Method]:
     """The class of a method; WrongUse with a suggestion for an unknown name."""
     if name not in METHODS:
@@ -89,3 +95,6 @@ def method_named(name: str) -> type[Method]:
 def name_of(config: object) -> str:
     """The name of the method that a config belongs to."""
     return next(name for name, method in METHODS.items() if method.Config is type(config))
+
+
+plugins.add("selfsight.methods", METHODS, _is_method)

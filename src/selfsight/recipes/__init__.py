@@ -13,11 +13,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from selfsight import plugins
 from selfsight.errors import WrongUse, perhaps
 from selfsight.methods import METHODS, method_named
+from selfsight.recipes.celeba import CELEBA
 from selfsight.recipes.cifar10 import cifar10, dcl, emp_short, moco_demo
 from selfsight.recipes.common import POLICIES_OF as POLICIES_OF
+from selfsight.recipes.eleven import ELEVEN
 from selfsight.recipes.imagenet import cpc_v1, dino_long, dino_resnet, imagenet, moco_v1, simclr_v2, swav_small_batch
+from selfsight.recipes.lars_sqrt import LARS_SQRT
 from selfsight.recipes.resolving import fit_warmup as fit_warmup
 from selfsight.recipes.resolving import follow_pictures as follow_pictures
 from selfsight.recipes.resolving import resolve as resolve
@@ -49,6 +53,9 @@ _MORE: dict[str, Callable[[], Run[Any]]] = {
     "swav-imagenet-batch256": swav_small_batch,
     "dino-imagenet-800": dino_long,
     "dino-imagenet-resnet50": dino_resnet,
+    **CELEBA,
+    **ELEVEN,
+    **LARS_SQRT,
     **SIAMESE,
     **SEER,
 }
@@ -58,12 +65,23 @@ def _named(make: Callable[[], Run[Any]], name: str) -> Run[Any]:
     return replace(make(), recipe=name)
 
 
+def _borrowed(method: str, short: str) -> Run[Any]:
+    """For a method of another package: the recipe of SimCLR, or of MSN where it works on tokens, with its own settings."""
+    cls = METHODS[method]
+    base = _BUILDERS[short]("msn" if cls.tokens else "simclr")
+    views = replace(base.views, views=cls.global_views, locals=base.views.locals if cls.local_views else 0)
+    return replace(base, method=cls.Config(), views=views)
+
+
 _ALL: dict[str, Callable[[], Run[Any]]] = {
-    f"{method}-{short}": partial(make, method) for method in METHODS for short, make in _BUILDERS.items()
+    f"{method}-{short}": partial(make, method) for method in POLICIES_OF for short, make in _BUILDERS.items()
 }
-RECIPES: dict[str, Callable[[], Run[Any]]] = {
-    name: partial(_named, make, name) for name, make in {**_ALL, **_MORE}.items()
-}
+_ALL |= _MORE
+plugins.add("selfsight.recipes", _ALL, lambda _, found: callable(found))
+for _method in METHODS.keys() - POLICIES_OF.keys():
+    for _short in _BUILDERS:
+        _ALL.setdefault(f"{_method}-{_short}", partial(_borrowed, _method, _short))
+RECIPES: dict[str, Callable[[], Run[Any]]] = {name: partial(_named, make, name) for name, make in _ALL.items()}
 
 
 def recipe(method: str, name: str) -> Run[Any]:

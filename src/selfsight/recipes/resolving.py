@@ -43,7 +43,7 @@ def follow_pictures(
         ignored = ", ".join(["the policy", *(name.replace("_", "-") for name in overruled(run.views))])
         choose("pipeline", " ".join(run.views.pipeline.names), f"in place of {ignored}")
     elif run.views.policy == "auto":
-        policy = POLICIES_OF[run.method_name][0 if image_size <= 64 else 1]
+        policy = POLICIES_OF.get(run.method_name, POLICIES_OF["simclr"])[0 if image_size <= 64 else 1]
         colours = POLICIES[policy][0].jitter > 0  # a method that lets colours be (it predicts pixels) keeps its own
         if policy_of_data and colours and suits(policy_of_data, channels):
             policy = choose("policy", policy_of_data, f"{run.data} asks for it in place of {policy}")

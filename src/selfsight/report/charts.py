@@ -5,9 +5,9 @@ from html import escape
 from typing import Any
 
 from selfsight.report.curves import smooth
+from selfsight.report.palette import colour, dash
 from selfsight.report.read import RunFolder
 
-COLOURS = ("#2b7de9", "#e8710a", "#12a150", "#c026d3", "#d93025", "#0097a7", "#9a6700", "#7c5cff")
 POINTS = 1500  #: of a curve, more are averaged
 MONITORS = (
     ("std", "Spread of the head's outputs (1 isotropic, 0 collapsed)"),
@@ -17,28 +17,28 @@ MONITORS = (
     ("cosine", "Mean cosine of two pictures, head (1 collapsed)"),
     ("features_cosine", "Mean cosine of two pictures, features"),
 )
+ACCURACIES = {
+    "knn": "k-NN top-1",
+    "ridge": "Linear top-1 (ridge regression)",
+    "linear": "Linear top-1 (logistic regression)",
+}
 _SHOWN = {"step", "epoch", "loss", "lr", "views_per_second", "seconds", "cpu_seconds"}
 
 Chart = dict[str, Any]
 
 
-def colour(index: int) -> str:
-    """Colour of the i-th run."""
-    return COLOURS[index % len(COLOURS)]
-
-
 def training(runs: Sequence[RunFolder]) -> list[Chart]:
-    """Loss, k-NN, learning rate, speed: those that have points."""
+    """Loss, accuracies, learning rate, speed: those that have points."""
     found = [
-        _chart("Loss", [t for i, r in enumerate(runs) for t in _both(r, i, "loss", len(runs) > 1)]),
-        _knn(runs),
-        _chart("Learning rate", [t for i, r in enumerate(runs) for t in _line(r, i, *r.curve("lr"), False, raw=True)]),
-        _chart(
+        chart("Loss", [t for i, r in enumerate(runs) for t in _both(r, i, "loss", len(runs) > 1)]),
+        *(_accuracy(runs, name, title) for name, title in ACCURACIES.items()),
+        chart("Learning rate", [t for i, r in enumerate(runs) for t in _line(r, i, *r.curve("lr"), False, raw=True)]),
+        chart(
             "Views per second",
             [t for i, r in enumerate(runs) for t in _line(r, i, *r.curve("views_per_second"), False)],
         ),
     ]
-    return [chart for chart in found if chart["data"]]
+    return [one for one in found if one["data"]]
 
 
 def monitors(runs: Sequence[RunFolder]) -> list[Chart]:
@@ -51,11 +51,11 @@ def monitors(runs: Sequence[RunFolder]) -> list[Chart]:
             traces += (
                 [_trace(run, i, [x for x, _ in points], [y for _, y in points], "lines+markers")] if points else []
             )
-        chart = _chart(title, traces)
+        made = chart(title, traces)
         if not name.endswith("rank"):
-            chart["layout"]["yaxis"]["rangemode"] = "tozero"
-        found.append(chart)
-    return [chart for chart in found if chart["data"]]
+            made["layout"]["yaxis"]["rangemode"] = "tozero"
+        found.append(made)
+    return [one for one in found if one["data"]]
 
 
 def own_logs(runs: Sequence[RunFolder]) -> list[Chart]:
@@ -67,34 +67,35 @@ def own_logs(runs: Sequence[RunFolder]) -> list[Chart]:
         for name, value in line.items()
         if name not in _SHOWN and isinstance(value, int | float)
     )
-    return [_chart(escape(name), [t for i, r in enumerate(runs) for t in _both(r, i, name, False)]) for name in names]
+    return [chart(name, [t for i, r in enumerate(runs) for t in _both(r, i, name, False)]) for name in names]
 
 
-def _knn(runs: Sequence[RunFolder]) -> Chart:
+def _accuracy(runs: Sequence[RunFolder], protocol: str, title: str) -> Chart:
     traces, last = [], max((run.done for run in runs), default=0)
     for i, run in enumerate(runs):
-        if run.knn:
-            trace = _trace(run, i, [s for s, _ in run.knn], [k["top1"] for _, k in run.knn], "lines+markers")
+        if found := run.accuracy(protocol):
+            trace = _trace(run, i, [s for s, _ in found], [k["top1"] for _, k in found], "lines+markers")
             traces.append({**trace, "hovertemplate": "%{y:.2%} at step %{x}<extra>" + escape(run.name) + "</extra>"})
     baselines: tuple[tuple[str, str, Callable[[RunFolder], float | None]], ...] = (
-        ("untrained", "dash", lambda run: run.untrained),
-        ("raw pixels", "dot", lambda run: run.pixels),
+        ("untrained", "dash", lambda run: run.untrained(protocol)),
+        ("raw pixels", "dot", lambda run: run.pixels if protocol == "knn" else None),
     )
-    for label, dash, value_of in baselines:
+    for label, kind, value_of in baselines:
         values = [(i, run, value) for i, run in enumerate(runs) if (value := value_of(run)) is not None]
         shared = len({round(value, 9) for _, _, value in values}) == 1
-        for i, run, value in values[:1] if shared else values:
-            name = label if shared else f"{label}, {escape(run.name)}"
-            line = {"color": "#8a8f98" if shared else colour(i), "dash": dash, "width": 1.5}
+        for place, (_, run, value) in enumerate(values[:1] if shared else values):
+            told = label if shared else f"{label}, {escape(run.name)}"
             traces.append(
                 {
                     "type": "scatter", "mode": "lines", "x": [0, max(last, run.total or 0) or 1], "y": [value, value],
-                    "name": name, "line": line, "hovertemplate": f"{name} %{{y:.2%}}<extra></extra>",
+                    "name": label, "legendgroup": label, "showlegend": not place,
+                    "line": {"color": "#8a8f98", "dash": kind, "width": 1.5},
+                    "hovertemplate": f"{told} %{{y:.2%}}<extra></extra>",
                 }
             )  # fmt: skip
-    chart = _chart("k-NN top-1", traces, legend=True)
-    chart["layout"]["yaxis"]["tickformat"] = ".0%"
-    return chart
+    made = chart(title, traces, legend=True)
+    made["layout"]["yaxis"]["tickformat"] = ".0%"
+    return made
 
 
 def _both(run: RunFolder, index: int, name: str, legend: bool) -> list[Chart]:
@@ -129,12 +130,13 @@ def _trace(run: RunFolder, index: int, x: Iterable[float], y: Iterable[float], m
     name = escape(run.name)
     return {
         "type": "scatter", "mode": mode, "x": list(x), "y": list(y), "name": name, "legendgroup": name,
-        "line": {"color": colour(index), "width": 2}, "marker": {"size": 6},
+        "line": {"color": colour(index), "width": 2, "dash": dash(index)}, "marker": {"size": 6},
         "hovertemplate": f"%{{y:.5g}} at step %{{x}}<extra>{name}</extra>",
     }  # fmt: skip
 
 
-def _chart(title: str, traces: list[Chart], legend: bool = False) -> Chart:
+def chart(title: str, traces: list[Chart], legend: bool = False) -> Chart:
+    """A chart over the steps of runs, or over what the caller sets its axes to."""
     return {
         "title": title,
         "data": traces,

@@ -4,13 +4,16 @@ import math
 from pathlib import Path
 
 from selfsight.errors import WrongUse
-from selfsight.tables import read_table, whole_bytes
+from selfsight.tables import ACCURACIES, read_table, whole_bytes
 
-PANELS = (("loss", "Loss"), ("lr", "Learning rate"), ("knn", "k-NN top-1"), ("views_per_second", "Views per second"))
+PANELS = (
+    ("loss", "Loss"), ("lr", "Learning rate"), ("knn", "k-NN top-1"), ("ridge", "Ridge regression top-1"),
+    ("linear", "Logistic regression top-1"), ("views_per_second", "Views per second"),
+)  # fmt: skip
 
 
 def curves(run: Path, out: Path | None = None) -> Path:
-    """Draw loss, learning rate, k-NN and speed over epochs from steps.csv and epochs.csv.
+    """Draw loss, learning rate, accuracies and speed over epochs from steps.csv and epochs.csv.
 
     Args:
         run: the run folder.
@@ -31,12 +34,14 @@ def curves(run: Path, out: Path | None = None) -> Path:
     steps, epochs = read_table(run / "steps.csv"), read_table(run / "epochs.csv")
     if not steps:
         raise WrongUse(f"{str(run / 'steps.csv')!r} has no rows; give the folder of a run that made at least one step")
-    found = {name: _points(epochs if name == "knn" else steps, name) for name, _ in PANELS}
+    found = {name: _points(epochs if name in ACCURACIES else steps, name) for name, _ in PANELS}
     shown = [(name, title) for name, title in PANELS if found[name][0]] or [PANELS[0]]
-    figure = Figure(figsize=(4.2 * len(shown), 3.4), dpi=150, layout="constrained")
+    columns = len(shown) if len(shown) <= 4 else 3
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     for i, (name, title) in enumerate(shown):
-        axes = figure.add_subplot(1, len(shown), i + 1)
+        axes = figure.add_subplot(rows, columns, i + 1)
         x, y = found[name]
         crowded = len(x) > 200
         axes.plot(x, y, color="#0b6bcb", alpha=0.3 if crowded else 1, lw=1.4, marker="o" if len(x) < 30 else None, ms=3)
@@ -46,8 +51,8 @@ def curves(run: Path, out: Path | None = None) -> Path:
         axes.title.set_fontsize(10)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        if name == "knn":
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        if name in ACCURACIES:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{round(100 * value, 2):g}%")
     figure.suptitle(run.resolve().name.replace("$", r"\$"), fontsize=11)
     target = Path(out) if out else run / "figures" / "curves.png"
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,28 +1,40 @@
-"""One HTML page on one or several runs: no other file, nothing fetched, readable in a light and a dark browser."""
+"""One HTML page on one or several runs: no other file, nothing fetched. The verdict comes first, how to repeat it last."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from selfsight.errors import WrongUse
-from selfsight.report import charts, pictures
+from selfsight.report import charts, compare, pictures, verdict
+from selfsight.report.found import Found, clusters, maps_of, mistakes, read_found, spectra
+from selfsight.report.map import Maps, document
+from selfsight.report.noise import common, comparable, grouped, headline
+from selfsight.report.palette import colour
 from selfsight.report.read import RunFolder, read_run
-from selfsight.report.style import SCRIPT, STYLE
+from selfsight.report.repeat import repeat
+from selfsight.report.scripts import CHARTS
+from selfsight.report.words import NONE, PARTS, anchor, bar, duration, key, note, number, percent, section, short, table
 from selfsight.tables import whole
 
-GOOD, WAITING = ("healthy",), ("too early to tell",)
+SEVERAL = 4  #: runs whose maps and pictures are shown; of more, those of the best groups of seeds
 
 
-def report(runs: Sequence[Path], out: Path) -> Path:
+def report(
+    runs: Sequence[Path],
+    out: Path,
+    analyses: Mapping[Path, Path] | None = None,
+    missing: Mapping[Path, str] | None = None,
+) -> Path:
     """Write the report of one or several run folders, finished or not.
 
     Args:
-        runs: run folders; several are overlaid.
+        runs: run folders; several are compared.
         out: the HTML file.
+        analyses: run folder -> file of `analysis.summary`; default: RUN/figures/analysis.npz where it is.
+        missing: run folder -> why nothing could be computed for it, in words.
 
     Returns:
         `out`.
@@ -34,86 +46,142 @@ def report(runs: Sequence[Path], out: Path) -> Path:
 
     if not runs:
         raise WrongUse("a report needs at least one run folder; give one that pretrain wrote")
-    found = _distinct([read_run(Path(path)) for path in runs])
+    folders = [Path(path) for path in runs]
+    found = _distinct([read_run(path) for path in folders])
+    files = [(analyses or {}).get(path, path / "figures" / "analysis.npz") for path in folders]
+    some = shown_of(found)
+    read = [(i, one) for i in some if (one := read_found(files[i])) is not None]
+    known = [(found[i].name, one) for i, one in read]
+    tints = [colour(i) for i, _ in read]
+    pictured = [found[i] for i in some]
+    drawn: list[charts.Chart] = []
+    maps = Maps()
+    sections = [
+        *_comparison(found),
+        ("Accuracy", _finals(found)),
+        ("Training", _grid(charts.training(found), drawn)),
+        ("Map", _chosen(found, some) + (maps_of(known, maps) if known else _absent(found, folders, missing or {}))),
+        ("Mistakes", mistakes(known)),
+        *_per_run("Nearest neighbours", pictured, known, lambda run, one: pictures.neighbours(run, one and one.arrays)),
+        *_per_run("Clusters", pictured, known, lambda run, one: clusters(one) if one else ""),
+        ("Spectrum", _spectrum(known, tints, drawn)),
+        ("Collapse watch", _grid(charts.monitors(found), drawn)),
+        *_per_run("What the method makes of pictures", pictured, known, lambda run, one: pictures.drawn(run)),
+        *_per_run("Attention", pictured, known, lambda run, one: pictures.attention(run)),
+        *_per_run("Views", pictured, known, lambda run, one: pictures.views(run)),
+        ("The method's own numbers", _grid(charts.own_logs(found), drawn)),
+        ("How to repeat it", repeat(found)),
+    ]
+    shown = [(title, content) for title, content in sections if content]
+    links = "".join(f'<a href="#{anchor(title)}">{escape(title)}</a>' for title, _ in shown)
+    body = "\n".join([
+        _header(found), f'<nav aria-label="Contents">{links}</nav>', _facts_of(found), *(section(*one) for one in shown),
+        "<footer>Written by selfsight. Everything is in this file; it opens without a network.</footer>",
+    ])  # fmt: skip
+    data = json.dumps([{"data": c["data"], "layout": c["layout"]} for c in drawn]).replace("<", "\\u003c")
+    plots = (
+        f"<script>{get_plotlyjs()}</script>\n"
+        f'<script type="application/json" id="charts">{data}</script>\n<script>{CHARTS}</script>\n'
+    )
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    drawn: list[charts.Chart] = []
-    body = "\n".join(
-        [
-            _header(found),
-            _section("Training", _grid(charts.training(found), drawn)),
-            _section("Collapse watch", _grid(charts.monitors(found), drawn)),
-            _section("Final evaluation", _finals(found)),
-            *(_section(_of("Nearest neighbours", r, found), pictures.neighbours(r)) for r in found),
-            *(_section(_of("What the method makes of pictures", r, found), pictures.drawn(r)) for r in found),
-            *(_section(_of("Attention", r, found), pictures.attention(r)) for r in found),
-            *(_section(_of("Views", r, found), pictures.views(r)) for r in found),
-            _section("The method's own numbers", _grid(charts.own_logs(found), drawn)),
-            _section("Choices and settings", "".join(_settings(r) for r in found)),
-        ]
-    )
-    title = escape(", ".join(run.name for run in found))
-    data = json.dumps([{"data": c["data"], "layout": c["layout"]} for c in drawn]).replace("<", "\\u003c")
-    whole(
-        out,
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark">'
-        f"<title>{title} - selfsight</title><style>{STYLE}</style></head>\n<body><main>{body}</main>\n"
-        f"<script>{get_plotlyjs()}</script>\n"
-        f'<script type="application/json" id="charts">{data}</script>\n<script>{SCRIPT}</script></body></html>\n',
-    )
+    whole(out, document(", ".join(run.name for run in found), body, plots + maps.script()))
     return out
 
 
+def shown_of(runs: Sequence[RunFolder]) -> list[int]:
+    """Which of the runs are shown with maps and pictures: the first of each group of seeds, the best groups first."""
+    if len(runs) <= SEVERAL:
+        return list(range(len(runs)))
+    return [group.runs[0] for group in grouped(runs, common(runs))][:SEVERAL]
+
+
 def _distinct(runs: list[RunFolder]) -> list[RunFolder]:
-    """Runs of one name get their parent's name in front."""
+    """Runs of one name get their parent's name in front; a folder that is given twice is told by its number."""
     names = [run.name for run in runs]
-    for i, run in enumerate(runs):
-        if names.count(run.name) > 1:
-            name = f"{run.path.resolve().parent.name}/{run.name}"
-            runs[i] = RunFolder(run.path, name, run.config, run.lines, run.results)
-    return runs
+    runs = [replace(r, name=f"{r.path.resolve().parent.name}/{r.name}") if names.count(r.name) > 1 else r for r in runs]
+    names = [run.name for run in runs]
+    return [replace(r, name=f"{r.name} #{i + 1}") if names.count(r.name) > 1 else r for i, r in enumerate(runs)]
 
 
 def _header(runs: list[RunFolder]) -> str:
-    facts = [_facts(run) for run in runs]
-    names = list(dict.fromkeys(name for fact in facts for name in fact))
     if len(runs) == 1:
         run = runs[0]
-        cells = "".join(f"<div><dt>{escape(n)}</dt><dd>{v}</dd></div>" for n, v in facts[0].items())
-        return f'<header><h1>{escape(run.name)}</h1>{_verdict(run)}</header><dl class="facts">{cells}</dl>'
-    heads = "".join(
-        f'<th><span class="key" style="background:{charts.colour(i)}"></span>{escape(r.name)}</th>'
-        for i, r in enumerate(runs)
-    )
-    rows = [f"<tr><th>verdict</th>{''.join(f'<td>{_verdict(run)}</td>' for run in runs)}</tr>"]
-    for name in names:
-        cells = "".join(f"<td>{fact.get(name, '-')}</td>" for fact in facts)
-        rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
-    return (
-        f'<header><h1>{len(runs)} runs</h1></header><div class="scroll"><table class="wide"><thead><tr><th></th>{heads}'
-        f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        over = " · ".join(str(v) for v in (run.method, run.setting("encoder"), run.setting("data")) if v and v != "?")
+        title, mark, lines = run.name, verdict.badge(run), verdict.of_run(run)
+    else:
+        found = common(runs)
+        title, mark, over = f"{len(runs)} runs", "", "Comparison"
+        lines = verdict.of_groups(grouped(runs, found), comparable(runs, found))
+        ill = [r.name for r in runs if r.health and r.health[-1]["health"] not in (*verdict.GOOD, *verdict.WAITING)]
+        under_way = [r.name for r in runs if not r.finished]
+        marks = [
+            f"{what}: {', '.join(names)}."
+            for what, names in (("Not finished", under_way), ("Not healthy", ill))
+            if names
+        ]
+        lines += [" ".join(marks)] if marks else []
+    told = "".join(f'<p class="lead">{escape(line)}</p>' for line in lines)
+    return f'<header><div class="over">{escape(over)}</div><h1>{escape(title)}</h1>{mark}</header>{told}'
+
+
+def _comparison(runs: list[RunFolder]) -> list[tuple[str, str]]:
+    if len(runs) == 1:
+        return []
+    found = common(runs)
+    why_not = comparable(runs, found)
+    groups = grouped(runs, found)
+    table_of = compare.ranking(runs, groups, not why_not)
+    return [("Ranking", note(why_not) + table_of), ("What is set differently", compare.settings(runs, groups))]
+
+
+def _per_run(title: str, runs: list[RunFolder], known: list[tuple[str, Found]], make: Any) -> list[tuple[str, str]]:
+    """A section with a part for each of the runs that are shown."""
+    by_name = dict(known)
+    made = [(run.name, content) for run in runs if (content := make(run, by_name.get(run.name)))]
+    if len(made) == len(runs) == 1:
+        return [(title, made[0][1])]
+    return [(title, "".join(f"<h3>{escape(name)}</h3>{content}" for name, content in made))] if made else []
+
+
+def _chosen(runs: list[RunFolder], some: list[int]) -> str:
+    """Which runs are shown from here on, where not all are."""
+    if len(some) == len(runs):
+        return ""
+    names = ", ".join(runs[i].name for i in some)
+    return note(f"Of {len(runs)} runs, maps and pictures are of {names}: one of each of the best settings.")
+
+
+def _absent(runs: list[RunFolder], folders: list[Path], missing: Mapping[Path, str]) -> str:
+    """Why there is no map."""
+    told = [f"{run.name}: {missing[path]}" for run, path in zip(runs, folders) if path in missing]
+    if told:
+        return note(f"There is no map, no confusion matrix and no gallery. {' '.join(told)}")
+    command = f"selfsight report {' '.join(str(path) for path in folders[:3])}"
+    return note(
+        f"Not computed yet. `{command}` adds a map of the pictures, what is mistaken for what, clusters and the spectrum."
     )
 
 
-def _verdict(run: RunFolder) -> str:
-    if not run.health:
-        return '<p class="verdict wait"><b>not judged yet</b></p>'
-    last = run.health[-1]
-    status, why = str(last["health"]), str(last.get("why") or "")
-    kind = "good" if status in GOOD else "wait" if status in WAITING else "bad"
-    return f'<p class="verdict {kind}"><b>{escape(status)}</b> <span>{escape(why)}</span></p>'
+def _facts_of(runs: list[RunFolder]) -> str:
+    """A list of one run's facts; of several a table, folded."""
+    if len(runs) > 1:
+        facts = [_facts(run) for run in runs]
+        names = list(dict.fromkeys(name for fact in facts for name in fact))
+        rows = [[key(colour(i), run.name), *(facts[i].get(name, NONE) for name in names)] for i, run in enumerate(runs)]
+        return f"<details><summary>Facts of each run</summary>{table(['run', *names], rows, 'Facts of each run', 'wide')}</details>"
+    cells = "".join(f"<div><dt>{escape(n)}</dt><dd>{v}</dd></div>" for n, v in _facts(runs[0]).items())
+    return f'<dl class="facts">{cells}</dl>'
 
 
 def _facts(run: RunFolder) -> dict[str, str]:
     """Name -> HTML, of what is known."""
-    provenance = run.setting("provenance") or {}
-    data = provenance.get("data") if isinstance(provenance, Mapping) else {}
+    data = run.setting("provenance", "data")
     data = data if isinstance(data, Mapping) else {}
     last = run.steps[-1] if run.steps else {}
     total = f" of {run.total:,}" if run.total else ""
     state = "finished" if run.finished else "running or interrupted"
+    speeds = sorted(v for v in run.curve("views_per_second")[1] if v > 0)
     found: dict[str, Any] = {
         "method": run.method if run.config else None,
         "encoder": run.setting("encoder"),
@@ -121,109 +189,84 @@ def _facts(run: RunFolder) -> dict[str, str]:
         "pictures": f"{data['train']:,} to train on" if isinstance(data.get("train"), int) else None,
         "image size": run.setting("image_size"),
         "batch": run.setting("batch_size"),
-        "epochs": _number(last.get("epoch"), ",.4g"),
+        "epochs": number(last.get("epoch"), ",.4g"),
         "steps": f"{run.done:,}{total}, {state}",
-        "time": _duration(last.get("seconds")),
-        "views per second": _number(_median([v for v in run.curve("views_per_second")[1] if v > 0]), ",.0f"),
-        "last loss": _number(last.get("loss"), ".4g"),
-        "k-NN": _knn(run),
-        "k-NN without training": _baselines(run),
+        "time": duration(last.get("seconds")),
+        "views per second": number(speeds[len(speeds) // 2] if speeds else None, ",.0f"),
+        "last loss": number(last.get("loss"), ".4g"),
         "seed": run.setting("seed"),
         "precision": run.setting("precision"),
         "device": run.setting("provenance", "device_name") or run.setting("provenance", "device"),
-        "selfsight": run.setting("provenance", "selfsight"),
-        "torch": run.setting("provenance", "torch"),
-        "code": _commit(run.setting("provenance", "git")),
-        "data fingerprint": str(data["fingerprint"])[:16] if data.get("fingerprint") else None,
-        "started": run.setting("provenance", "started"),
     }
     return {name: escape(str(value)) for name, value in found.items() if value is not None}
 
 
-def _knn(run: RunFolder) -> str | None:
-    """The final k-NN, else the last one, with the part it was measured on."""
-    found = [entry for name, entry in run.finals if name == "knn"] or [entry for _, entry in run.knn]
-    return (
-        _percent(found[-1]["top1"]) + (f" on {found[-1]['part']}" if found[-1].get("part") else "") if found else None
-    )
-
-
-def _baselines(run: RunFolder) -> str | None:
-    """k-NN without training."""
-    parts = ((run.untrained, "untrained"), (run.pixels, "pixels"))
-    return ", ".join(f"{name} {_percent(value)}" for value, name in parts if value is not None) or None
-
-
-def _commit(git: Any) -> str | None:
-    if not isinstance(git, Mapping) or not git.get("commit"):
-        return None
-    return str(git["commit"])[:10] + (", changed" if git.get("changed") else "")
-
-
 def _finals(runs: list[RunFolder]) -> str:
+    """Accuracies of the end with their noise and protocol, and what they must beat."""
     rows = []
     for i, run in enumerate(runs):
-        for name, found in run.finals:
-            shown = {k: v for k, v in found.items() if k not in ("top1", "top5", "settings") and v is not None}
-            how = ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in shown.items())
-            key = f'<span class="key" style="background:{charts.colour(i)}"></span>{escape(run.name)}'
+        name = key(colour(i), run.name) if len(runs) > 1 else ""
+        beside = [("k-NN", found) for protocol, found in run.finals if protocol == "knn"]
+        beside = beside or [("k-NN", run.accuracy()[-1][1]) for _ in run.accuracy()[-1:]]
+        beside += [(protocol, found) for protocol, found in run.finals if protocol != "knn"]
+        for protocol, found in beside:
             rows.append(
-                f'<tr><td>{key}</td><td>{escape(name)}</td><td class="num"><b>{_percent(found["top1"])}</b></td>'
-                f'<td class="num">{_percent(found.get("top5"))}</td><td class="how">{escape(how)}</td></tr>'
+                _measurement(name, protocol, found, i, run.untrained("knn" if protocol == "k-NN" else protocol))
             )
-    if not rows:
-        return ""
-    head = "<tr><th>run</th><th>protocol</th><th>top-1</th><th>top-5</th><th>measured with</th></tr>"
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+        if len(runs) == 1:
+            for what, value in (("k-NN, untrained", run.untrained()), ("k-NN, raw pixels", run.pixels)):
+                if value is not None:
+                    cells = [name, what, f"<b>{percent(value)}</b>", "", bar(value, "#8a8f98"), NONE]
+                    rows.append([*cells, '<span class="how">what training must beat</span>'])
+    heads = ["run", "protocol", "#top-1", "#±", "", "#top-5", "measured with"]
+    cut = 0 if len(runs) > 1 else 1
+    asked = [m for run in runs if (m := headline(run)) is not None and m.error is not None]
+    told = (
+        "±: one standard error of the pictures asked, in points. It does not hold what another seed would change."
+        if asked
+        else ""
+    )
+    content = table(heads[cut:], [row[cut:] for row in rows], "Accuracies", "finals")
+    if len(runs) > 1 and content:
+        return f"<details><summary>Every measurement, with its protocol</summary>{content}</details>"
+    return note(told) + content if content else ""
 
 
-def _settings(run: RunFolder) -> str:
-    if not run.config:
+def _measurement(name: str, protocol: str, found: Mapping[str, Any], index: int, untrained: float | None) -> list[str]:
+    value, queries = found["top1"], found.get("queries")
+    error = (value * (1 - value) / queries) ** 0.5 if isinstance(queries, int) and queries else None
+    used = {
+        k: v
+        for k, v in found.items()
+        if k not in ("top1", "top5", "settings", "part") and v is not None and not isinstance(v, list | dict)
+    }
+    how = ", ".join(f"{k.replace('_', ' ')} {short(v)}" for k, v in used.items())
+    title = protocol + (f", {PARTS.get(str(found['part']), found['part'])}" if found.get("part") else "")
+    return [
+        name, escape(title), f"<b>{percent(value)}</b>", "" if error is None else f"{100 * error:.1f}",
+        bar(value, colour(index), error, untrained), percent(found.get("top5")), f'<span class="how">{escape(how)}</span>',
+    ]  # fmt: skip
+
+
+def _spectrum(known: list[tuple[str, Found]], tints: Sequence[str], drawn: list[charts.Chart]) -> str:
+    ranks, traces = spectra(known, tints)
+    if not traces:
         return ""
-    choices = run.setting("provenance", "choices")
-    lines = "".join(f"<li>{escape(str(line))}</li>" for line in choices) if isinstance(choices, list) else ""
-    text = escape(yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True))
-    listed = f"<ul>{lines}</ul>" if lines else ""
-    return f"<details><summary>{escape(run.name)}: run.yaml</summary>{listed}<pre>{text}</pre></details>"
+    chart = charts.chart("Singular values of the centred features, relative to the largest", traces, legend=True)
+    chart["layout"]["yaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
+    chart["layout"]["xaxis"] = {"title": {"text": "direction"}}
+    told = f"How many directions the features use: a curve that falls early means few. Of {known[0][1].where}."
+    return note(told) + ranks + _grid([chart], drawn)
 
 
 def _grid(found: list[charts.Chart], drawn: list[charts.Chart]) -> str:
     """Places for charts; `drawn` collects what the script puts there."""
     cells = []
     for chart in found:
-        cells.append(f'<div class="card"><h3>{chart["title"]}</h3><div class="chart" id="c{len(drawn)}"></div></div>')
+        told = escape(f"Chart: {chart['title']}, a line for each run", quote=True)
+        cells.append(
+            f'<div class="card"><h3>{escape(chart["title"])}</h3><div class="chart" id="c{len(drawn)}" role="img" '
+            f'aria-label="{told}" style="height:{chart["layout"]["height"]}px"></div></div>'
+        )
         drawn.append(chart)
     return f'<div class="grid">{"".join(cells)}</div>' if cells else ""
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
-
-
-def _of(title: str, run: RunFolder, runs: list[RunFolder]) -> str:
-    return title if len(runs) == 1 else f"{title}: {run.name}"
-
-
-def _percent(value: Any) -> str:
-    return f"{value:.2%}" if isinstance(value, int | float) else "-"
-
-
-def _number(value: Any, form: str) -> str | None:
-    return format(value, form) if isinstance(value, int | float) else None
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _median(values: list[float]) -> float | None:
-    return sorted(values)[len(values) // 2] if values else None
-
-
-def _duration(seconds: Any) -> str | None:
-    if not isinstance(seconds, int | float):
-        return None
-    hours, rest = divmod(round(seconds), 3600)
-    if hours:
-        return f"{hours} h {rest // 60:02d} min"
-    return f"{rest // 60} min {rest % 60:02d} s" if rest >= 60 else f"{seconds:.1f} s"

@@ -3,6 +3,7 @@
 import base64
 import io
 import zipfile
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from selfsight.report.read import RunFolder
 LARGEST = 128  #: side of an embedded neighbour picture in pixels
 
 
-def neighbours(run: RunFolder) -> str:
-    """Sample pictures and their nearest neighbours from figures/neighbours.npz; empty if it is not there."""
-    arrays = _arrays(run.path / "figures" / "neighbours.npz")
+def neighbours(run: RunFolder, analysis: Mapping[str, Any] | None = None) -> str:
+    """Sample pictures and their nearest neighbours, of the analysis or figures/neighbours.npz; empty without them."""
+    arrays = analysis if analysis and "query" in analysis else _arrays(run.path / "figures" / "neighbours.npz")
     if "query" not in arrays or "neighbours" not in arrays or arrays["neighbours"].ndim != 5:
         return ""
     names = [str(name) for name in arrays.get("class_names", [])]
@@ -34,7 +35,7 @@ def neighbours(run: RunFolder) -> str:
     labelled = arrays.get("neighbour_labels", np.empty(0)) >= 0  # in some sets not every picture is
     if "query_labels" in arrays and labelled.any():
         same = np.mean((arrays["neighbour_labels"] == arrays["query_labels"][:, None])[labelled])
-        note += f" Green: same class ({same:.0%} here); red: another."
+        note += f" Whole green frame: same class ({same:.0%} here); dashed: another."
     return f'<p class="note">{note}</p><div class="neighbours">{"".join(rows)}</div>'
 
 
@@ -79,7 +80,7 @@ def _whole(path: Path, kind: str, about: str) -> str:
     if not path.is_file():
         return ""
     source = base64.b64encode(path.read_bytes()).decode()
-    return f'<img class="{kind}" alt="{about}" src="data:image/png;base64,{source}">'
+    return f'<div class="card"><img class="{kind}" alt="{about}" src="data:image/png;base64,{source}"></div>'
 
 
 def _cell(picture: np.ndarray, label: int | None, names: list[str], kind: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from selfsight.errors import WrongUse
-from selfsight.tables import read_lines
+from selfsight.tables import ACCURACIES, read_lines
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,14 @@ class RunFolder:
         """The health lines."""
         return [line for line in self.lines if "health" in line]
 
-    @cached_property
-    def knn(self) -> list[tuple[int, dict[str, Any]]]:
-        """(step, measurement) over the run, untrained first where it was measured."""
-        return [(line["step"], line["knn"]) for line in self.lines if _measured(line.get("knn"))]
+    def accuracy(self, name: str = "knn") -> list[tuple[int, dict[str, Any]]]:
+        """(step, measurement) of a protocol over the run, untrained first where it was measured."""
+        return [(line["step"], line[name]) for line in self.lines if _measured(line.get(name))]
 
-    @property
-    def untrained(self) -> float | None:
-        """k-NN top-1 of the untrained encoder."""
-        return self.knn[0][1]["top1"] if self.knn and self.knn[0][0] == 0 else None
+    def untrained(self, name: str = "knn") -> float | None:
+        """Top-1 of the untrained encoder."""
+        found = self.accuracy(name)
+        return found[0][1]["top1"] if found and found[0][0] == 0 else None
 
     @property
     def pixels(self) -> float | None:
@@ -50,8 +49,13 @@ class RunFolder:
 
     @property
     def finals(self) -> list[tuple[str, dict[str, Any]]]:
-        """(protocol, measurement) of the end: final k-NN, and every accuracy under results.json's `evaluation`."""
-        found = [("knn", line["final_knn"]) for line in self.lines if _measured(line.get("final_knn"))]
+        """(protocol, measurement) of the end: final accuracies, and every accuracy under results.json's `evaluation`."""
+        found = [
+            (name, line[f"final_{name}"])
+            for name in ACCURACIES
+            for line in self.lines
+            if _measured(line.get(f"final_{name}"))
+        ]
         later = self.results.get("evaluation")
         if isinstance(later, Mapping):
             found += [(str(name), dict(entry)) for name, entry in later.items() if _measured(entry)]

@@ -16,6 +16,40 @@ class NoFlags:
     """The verb takes no flags but --json."""
 
 
+@dataclasses.dataclass(frozen=True)
+class EncoderFlags:
+    """Flags that name an encoder which is not in a run."""
+
+    encoder: str | None = None
+    """The network of `random` (default resnet18) or of a file of weights: one of ours, timm:NAME or torchvision:NAME."""
+    weights: str | None = None
+    """Weights for timm:NAME, torchvision:NAME or one of our encoders: a file or folder; `random`: untrained."""
+    net: str = "{}"
+    """Settings of such a network as YAML, such as 'stem: legacy' or, of timm, 'global_pool: avg'."""
+    normalise: str | None = None
+    """Of such a network: none, a data set's name, or 0.5,0.5,0.5/0.2,0.2,0.2; default: what it says, else ImageNet's."""
+    prefix: str = ""
+    """Only weights whose names start so, such as student.backbone. (the point ends it); default: those that fit best."""
+    image_size: int = 0
+    """Side of the pictures in pixels; 0: the run's, or the network's own."""
+
+
+def encoder_or_name(word: str, flags: EncoderFlags, seed: int = 0) -> Any:
+    """What `evaluate` and `embed` work on: an encoder of another program, loaded as the flags say, or the word itself."""
+    from selfsight import external
+    from selfsight.run import read_yaml
+
+    if not external.is_foreign(word, flags.weights):
+        named = {"weights": flags.weights, "normalise": flags.normalise, "prefix": flags.prefix}
+        if wrong := [f"--{name}" for name, value in named.items() if value]:
+            raise WrongUse(f"{word!r} is no network or file of another program: leave out {' and '.join(wrong)}")
+        return word
+    return external.load(
+        word, weights=flags.weights, encoder=flags.encoder, image_size=flags.image_size, normalise=flags.normalise,
+        settings=read_yaml(flags.net, "--net") or {}, prefix=flags.prefix, seed=seed,
+    )  # fmt: skip
+
+
 def words_and_flags(
     argv: list[str],
     default: Any,

@@ -6,21 +6,26 @@ import dataclasses
 import json
 
 from selfsight.errors import WrongUse
-from selfsight.verbs.common import words_and_flags
+from selfsight.verbs.common import EncoderFlags, encoder_or_name, words_and_flags
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbedFlags:
+class EmbedFlags(EncoderFlags):
     """Flags of `embed`."""
 
     data: str = ""
     """Pictures: a data name, folder, file or list."""
     out: str = ""
-    """File: .npz, .csv or .parquet."""
+    """File: .npz, .npy (labels beside it), .csv or .parquet."""
+    exclude: str | None = None
+    """A list of pictures to leave out, as `selfsight check` writes it."""
+    checkpoint: str | None = None
+    """Which state of a run: best (by its --probe.monitor), last, or the number of a step that --export-every kept;
+    default: the finished encoder."""
     features: str = "encoder"
     """Which layer's, as in `evaluate`."""
-    image_size: int = 0
-    """Side of the pictures in pixels; 0: the run's."""
+    flip: bool = False
+    """Mean of the features of a picture and of its mirror image."""
     device: str = "auto"
     """Where features are computed."""
     data_root: str | None = None
@@ -29,15 +34,20 @@ class EmbedFlags:
 
 def main(argv: list[str]) -> int:
     """Run the verb; its exit code."""
-    about = "Features of pictures.\n\nExample: selfsight embed runs/photos --data ~/photos --out features.npz"
+    about = (
+        "Features of pictures. RUN is a run folder or a file of one, or an encoder of another program, as in `evaluate`.\n\n"
+        "Example: selfsight embed runs/photos --data ~/photos --out features.npz"
+    )
     words, as_json, flags = words_and_flags(argv, EmbedFlags(), "embed", "RUN", about)
     if not flags.data or not flags.out:
         raise WrongUse("embed needs --data DATA and --out FILE (see `selfsight embed --help`)")
     from selfsight import api
+    from selfsight.machine import keep_memory
 
+    keep_memory()
     found = api.embed(
-        words[0], flags.data, flags.out, features=flags.features, image_size=flags.image_size, device=flags.device,
-        data_root=flags.data_root,
+        encoder_or_name(words[0], flags), flags.data, flags.out, features=flags.features, image_size=flags.image_size,
+        device=flags.device, data_root=flags.data_root, exclude=flags.exclude, flip=flags.flip, checkpoint=flags.checkpoint,
     )  # fmt: skip
     facts = {
         "out": flags.out,

@@ -13,9 +13,12 @@ class ExportFlags:
     """Flags of `export`."""
 
     format: str = "timm"
-    """timm or safetensors."""
+    """timm, torchvision, safetensors, onnx or huggingface (`selfsight list formats`)."""
+    checkpoint: str | None = None
+    """Which state of a run: best (by its --probe.monitor), last, or the number of a step that --export-every kept;
+    default: the finished encoder."""
     out: str | None = None
-    """The file; default: RUN/encoder-FORMAT.safetensors."""
+    """The file, or the folder of huggingface; default: a name inside of the run folder, with --checkpoint in it."""
 
 
 def main(argv: list[str]) -> int:
@@ -24,8 +27,12 @@ def main(argv: list[str]) -> int:
         "The encoder for other programs, read back and compared.\n\nExample: selfsight export runs/photos --format timm"
     )
     words, as_json, flags = words_and_flags(argv, ExportFlags(), "export", "RUN", about)
-    from selfsight.formats import export as write
+    from selfsight import formats
 
-    path = write(words[0], flags.format, flags.out)
-    print(json.dumps({"out": str(path), "format": flags.format}) if as_json else f"{path} (read back: same features)")
+    path = formats.export(words[0], flags.format, flags.out, checkpoint=flags.checkpoint)
+    lines = formats.usage(path, flags.format)
+    if as_json:
+        print(json.dumps({"out": str(path), "format": flags.format, "usage": lines}))
+    else:
+        print(f"{path} (read back: same features)", *lines, sep="\n")
     return 0
