@@ -2,7 +2,7 @@
 
 - spaces: F and the predictor over training: BYOL and SimSiam, plain and with a symmetric predictor, and DirectPred.
 - rates: symmetric or not, BYOL or SimSiam, decay of the predictor or of nothing, with a rate of its own for the predictor: eight
-  runs; and, without any of it, the symmetric SimSiam that collapses.
+  runs; and, without any of it, the symmetric SimSiam that collapses. Small runs also have a third of the rates.
 - targets: a teacher or none, and the predictor by DirectPred, DirectCopy or SGD (one layer): six cells.
 - deeper: DirectPred with three layers of projector, evaluated by the encoder alone and with the projector's first layer, too.
 
@@ -58,16 +58,17 @@ TARGETS = {
 }
 DEEPER = {"two layers": "directpred-cifar10-101", "three layers": "directpred-cifar10-101-deep"}
 # How the small runs differ from their recipes, and from each other. Small networks do not bear the rates 0.2 and 2.
-EPOCHS = {"spaces": 24.0, "rates": 6.0, "targets": 6.0, "deeper": 6.0}
-LR = {"spaces": 0.1, "rates": 0.03, "targets": 0.03, "deeper": 0.03}
-SCALE = {"spaces": (0.5, 1.0), "rates": (0.2, 1.0), "targets": (0.2, 1.0), "deeper": (0.2, 1.0)}
+STUDIES = ("spaces", "rates", "targets", "deeper")
+EPOCHS = {"spaces": 24.0, "rates": 6.0, "lower": 6.0, "targets": 6.0, "deeper": 6.0}
+LR = {"spaces": 0.1, "rates": 0.03, "lower": 0.01, "targets": 0.03, "deeper": 0.03}
+SCALE = {"spaces": (0.5, 1.0)}  #: of the crops; of the others (0.2, 1.0)
 
 
 def small(run: Run[Any], study: str, data: str) -> Run[Any]:
     """A minute on one core in place of hours on a GPU."""
     method = replace(run.method, dim=64, hidden=128, predictor_hidden=128)
     optimizer, schedule = replace(run.optimizer, lr=LR[study]), run.schedule
-    views = replace(run.views, size=16, scale=SCALE[study])
+    views = replace(run.views, size=16, scale=SCALE.get(study, (0.2, 1.0)))
     if study == "spaces":  # decay is what turns the predictor, and few steps want more of it; less noise at the end
         optimizer, schedule = replace(optimizer, weight_decay=1.5e-3), ScheduleConfig(name="cosine")
     if data.startswith("shapes"):  # colours mean nothing there
@@ -133,7 +134,7 @@ def table(title: str, rows: dict[str, Sequence[dict[str, Any]]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", nargs="?", help="default: shapes:16:8000, or cifar10 at whole size")
-    parser.add_argument("--study", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
+    parser.add_argument("--study", nargs="+", choices=STUDIES, default=list(STUDIES))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--size", choices=("cpu", "whole"), default="cpu")
     parser.add_argument("--fraction", type=float, default=1.0, help="share of the pictures that is used")
@@ -158,8 +159,16 @@ def main() -> None:
         results["spaces"] = {title: [measured(path) for path in paths] for title, paths in folders.items()}
         table("F and the predictor", results["spaces"])
     if "rates" in arguments.study:
-        cells = {**RATES, "SimSiam symmetric, one rate, decay of all": "simsiam-cifar10-101-symmetric"}
-        results["rates"] = {title: [measured(path) for path in cell(name, "rates")] for title, name in cells.items()}
+        one, two = "simsiam-cifar10-101-symmetric", "simsiam-cifar10-101-fast-symmetric-decay"
+        cells = {title: (name, "rates") for title, name in RATES.items()} | {
+            "SimSiam symmetric, one rate": (one, "rates")
+        }
+        if arguments.size == "cpu":
+            cells |= {
+                "SimSiam symmetric, decay of the predictor, a third of the rates": (two, "lower"),
+                "SimSiam symmetric, one rate, a third of it": (one, "lower"),
+            }
+        results["rates"] = {title: [measured(path) for path in cell(*which)] for title, which in cells.items()}
         table("Symmetric predictors, with a rate and a decay of their own", results["rates"])
     if "targets" in arguments.study:
         done = {key: [measured(path) for path in cell(name, "targets")] for key, name in TARGETS.items()}

@@ -394,10 +394,11 @@ def test_what_is_known_of_predictors_shows(tmp_path: Path) -> None:
     first, *_, last = read_run(studies.train("byol-cifar10-101", "spaces", 0, arguments)).numbers
     assert last["asymmetry"] < first["asymmetry"] / 4
     assert first["aligned"] == 0 < last["aligned"]
-    assert abs(last["passed"] - last["used"]) <= 5 < first["passed"] - 10
-    verdicts = [
-        studies.measured(studies.train(name, "rates", 0, arguments))
-        for name in ("simsiam-cifar10-101-symmetric", "simsiam-cifar10-101-fast-symmetric-decay")
-    ]
-    assert [found["health"] in ("collapsed", "dimensional collapse") for found in verdicts] == [True, False]
-    assert verdicts[1]["knn"] > verdicts[0]["knn"] + 0.01
+    assert abs(last["passed"] - last["used"]) <= 2  # it lets through what F uses
+    assert last["passed"] < first["passed"] / 2
+    collapsed = studies.measured(studies.train("simsiam-cifar10-101-symmetric", "rates", 0, arguments))
+    assert collapsed["health"] in ("collapsed", "dimensional collapse")
+    assert collapsed["last"]["used"] <= 2
+    found = studies.measured(studies.train("simsiam-cifar10-101-fast-symmetric-decay", "lower", 0, arguments))
+    assert found["health"] == "healthy", found["why"]
+    assert found["knn"] > found["untrained"] + 0.02 > collapsed["knn"]
