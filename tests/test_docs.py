@@ -87,7 +87,7 @@ def desk(tmp_path_factory):
     shutil.copy(desk / "photos/test/cat/0.png", desk / "photos/train/cat/leak.png")  # for the doctor
     made = selfsight.pretrain("simclr", recipe="tiny", steps=2, out=desk / RUN, quiet=True)
     assert made.code == 0
-    for name in ("a", "b", "byol", "first", "demo"):
+    for name in ("a", "b", "c", "byol", "first", "demo"):
         shutil.copytree(desk / RUN, desk / "runs" / name)
     dino = selfsight.pretrain("ibot", recipe="tiny", steps=1, out=desk / "runs/dino", quiet=True)  # a transformer
     assert dino.code == 0
