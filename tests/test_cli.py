@@ -209,9 +209,9 @@ WRONG = {  # command line -> words that the answer must hold
     "evaluate version.pt --train labelled": "layout 99",
     "evaluate architecture.pt --train labelled": "does not fit",
     "evaluate part.pt --train labelled": "not a whole checkpoint",
-    "evaluate foreign.pt --train labelled": "is not a checkpoint of selfsight",
-    "evaluate cut.pt --train labelled": "not a readable checkpoint",
-    "evaluate random.pt --train labelled": "not a readable checkpoint",
+    "evaluate foreign.pt --train labelled": "name their network, --encoder resnet50",
+    "evaluate cut.pt --train labelled": "not readable as weights",
+    "evaluate random.pt --train labelled": "not readable as weights",
     "evaluate cut.safetensors --train labelled": "not a readable safetensors file",
     "evaluate byol.yaml --train labelled": "give another file",
     "evaluate run/encoder.safetensors": "--train DATA",
@@ -224,7 +224,7 @@ WRONG = {  # command line -> words that the answer must hold
     "evaluate random --seed -1": "--seed -1",
     "evaluate pixels --tests labelled": "Perhaps you meant --test",
     "embed run": "--data DATA and --out FILE",
-    "embed run --data labelled --out f.txt": ".npz, .csv, .parquet",
+    "embed run --data labelled --out f.txt": ".npz, .npy, .csv, .parquet",
     "embed run --data labelled --out taken.npz": "exists: choose another name",
     "embed run --data labelled --out full/x/y.npz": "choose another place",
     "embed run --data empty --out new/g.npz": "no pictures in empty",
@@ -367,7 +367,7 @@ def test_json_of_pretrain(desk: Path) -> None:
 
 
 def test_the_folder_has_what_the_documentation_lists(desk: Path) -> None:
-    page = (Path(__file__).parent.parent / "docs/run-folder.md").read_text()
+    page = (Path(__file__).parent.parent / "docs/run-folder.md").read_text().split("\n## ")[0]  # the table of files
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     names = [name for row in rows for name in row.split("`")[1::2]]
     assert len(names) > 8
@@ -478,7 +478,8 @@ SPECIAL = {  # flag -> words after it, where "one more" or "half" would not do
     "log-to": "tensorboard", "accumulate": "2", "micro-batch": "16",
     "views.tiles.scale": "0.3 0.9", "views.tiles.value-shift": "0 5", "method.file": "set.npy",
     "views.pipeline": "[flip]", "views.mask-ratio": "0.2 0.3",
-    "strategy": "fsdp", "schedule.stretch": "1.25", "net.sobel": "concat",
+    "strategy": "fsdp", "schedule.stretch": "1.25", "net.sobel": "concat", "probe.protocols": "knn linear",
+    "probe.monitor": "rank", "probe.study-every": "2",
 }  # fmt: skip
 
 EITHER = {  # flag -> two words, of which a method's recipe may have one already

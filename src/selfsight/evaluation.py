@@ -150,7 +150,7 @@ def evaluate(
         raise WrongUse(f"--standardise is for features, and {seen[0]} sees pictures: ask for it without")
     if net is None and (stored.is_features(target) or target.split(":")[0] == moons.NAME):
         if train or features != "encoder" or image_size or flip or held_out or exclude:
-            flags = "--train, --held-out, --exclude, --features, --image-size and --flip"
+            flags = "--train, --exclude, --held-out, --features, --image-size and --flip"
             raise WrongUse(f"{target} holds features: leave out {flags}")
         sets, facts = measuring.of_features(target, test)
         subject = None

@@ -89,6 +89,7 @@ def _name_and_source(target: str, given: str | Path | None, encoder: str | None)
         return f"timm:{networks.FOLDER}{path}", target
     if path.is_file():
         if encoder is None:
+            weights.read(path)  # what is wrong with the file comes first
             raise WrongUse(
                 f"{target!r} holds weights of another program: name their network, --encoder resnet50, timm:NAME or "
                 "torchvision:NAME"
@@ -141,7 +142,7 @@ def _ours(path: Path) -> bool:
             found = json.loads(facts.get("timm") or facts.get("torchvision") or "{}")
             return isinstance(found, dict) and "selfsight" in found
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return isinstance(content, dict) and set(checkpoint.Checkpoint._fields) <= content.keys()
+        return isinstance(content, dict) and {"format", "version"} <= content.keys()
     except (SafetensorError, OSError, ValueError):
         return False
     except Exception:  # torch raises many kinds for files that are not its own; reading it again will tell which

@@ -78,8 +78,8 @@ def read(path: Path) -> dict[str, Tensor]:
         raise WrongUse(f"{str(path)!r} is not a readable safetensors file ({error}): give another file") from None
     except Exception as error:  # torch raises many kinds
         raise WrongUse(
-            f"{str(path)!r} cannot be read without running code in it ({type(error).__name__}): where you trust it, write "
-            "torch.save(model.state_dict(), FILE) and give that"
+            f"{str(path)!r} is not readable as weights ({type(error).__name__}): it is damaged, or would run code when opened; "
+            "where you trust it, write torch.save(model.state_dict(), FILE) and give that"
         ) from None
     tensors = dict(_flat(content, ()))
     if not tensors:
