@@ -187,19 +187,14 @@ def work(page, line, monkeypatch, capsys):
         shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
     if argv[0] == "export":
         kind = argv[argv.index("--format") + 1] if "--format" in argv else "timm"
-        if kind in (
-            "timm",
-            "torchvision",
-            "onnx",
-        ):  # the tiny run's network is neither's; a graph takes seconds: tests/test_formats.py
+        if kind in ("timm", "torchvision", "onnx"):  # not the tiny run's network; a graph takes seconds: test_formats.py
             parse_only(argv, monkeypatch)
             return
         shutil.rmtree(Path(argv[1]) / kind, ignore_errors=True)
         (Path(argv[1]) / f"encoder-{kind}.safetensors").unlink(missing_ok=True)
     if argv[0] == "evaluate" and "geometry" not in line and "--train" not in argv and not argv[1].endswith(".npz"):
-        argv += ["--train", "labelled/train"] * ("--train" not in argv) + ["--test", "labelled/test"] * (
-            "--test" not in argv
-        )
+        argv += ["--train", "labelled/train"]
+        argv += ["--test", "labelled/test"] * ("--test" not in argv)
     code = cli.run([*argv, "--json"])
     told = capsys.readouterr()
     assert code == 0, f"{page.name}: selfsight {shlex.join(argv)}\n{told.err}"
