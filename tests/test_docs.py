@@ -187,7 +187,11 @@ def work(page, line, monkeypatch, capsys):
         shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
     if argv[0] == "export":
         kind = argv[argv.index("--format") + 1] if "--format" in argv else "timm"
-        if kind in ("timm", "torchvision", "onnx"):  # not the tiny run's network; a graph takes seconds: test_formats.py
+        if kind in (
+            "timm",
+            "torchvision",
+            "onnx",
+        ):  # not the tiny run's network; a graph takes seconds: test_formats.py
             parse_only(argv, monkeypatch)
             return
         shutil.rmtree(Path(argv[1]) / kind, ignore_errors=True)
