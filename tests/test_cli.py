@@ -769,16 +769,17 @@ def test_embed(desk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     assert cli.run(shlex.split("embed run --data labelled --out features.csv")) == 0
     with Path("features.csv").open() as file:
         header, *rows = list(csv.reader(file))
-    assert header == ["index", "path", "label", *[f"f{i}" for i in range(32)]]
+    assert header == ["index", "path", "label", "class", *[f"f{i}" for i in range(32)]]
     assert [row[1] for row in rows] == paths.tolist()
-    assert np.array([row[3:] for row in rows], np.float32) == pytest.approx(features)
+    assert [row[3] for row in rows] == ["class0"] * 8 + ["class1"] * 8 + ["class2"] * 8
+    assert np.array([row[4:] for row in rows], np.float32) == pytest.approx(features)
 
 
 def test_parquet_wants_pyarrow(desk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(desk)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert cli.run(shlex.split("embed run --data labelled --out features.parquet")) == 2
-    assert "pip install pyarrow" in capfd.readouterr().err
+    assert "selfsight[parquet]" in capfd.readouterr().err
     assert not Path("features.parquet").exists()
 
 

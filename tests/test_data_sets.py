@@ -180,7 +180,7 @@ def test_labels_are_asked_where_there_are_some(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     knn = [line["knn"] for line in lines if "knn" in line][-1]
     assert (knn["bank"], knn["queries"]) == (10, 10)
-    assert "green: same class" in (tmp_path / "run" / "report.html").read_text().lower()
+    assert "green frame: same class" in (tmp_path / "run" / "report.html").read_text().lower()
     found = api.evaluate(tmp_path / "run", protocols=["knn"])
     assert found["knn"]["train"] == "stl10 (train, 10)"
     assert found["knn"]["test"] == "stl10 (test, 10)"

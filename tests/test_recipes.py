@@ -16,7 +16,7 @@ from selfsight.recipes import RECIPES, default_recipe, recipe, resolve
 from selfsight.recipes.common import ENCODERS_OF
 
 # a data set as large as the recipe means
-COUNT = {"cifar10": 45_000, "imagenet": 1_281_167, "shapes": 9_000}
+COUNT = {"cifar10": 45_000, "imagenet": 1_281_167, "imagenet100": 114_000, "svhn": 65_932, "shapes": 9_000}
 
 
 def resolved(run: runs.Run[Any], **changes: Any) -> tuple[runs.Run[Any], list[str]]:
