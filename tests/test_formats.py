@@ -273,6 +273,12 @@ SMALL = [name for name in encoders.ENCODERS if not name.endswith(("gf", "10b")) 
 GRAPHS = ("resnet50", "regnety-400mf", "vit-tiny", "wrn-28-2", "alexnet", "mininet", "amdim-toy", "cpc-toy", "fastnet")
 
 
+def test_regnets_of_other_widths_are_refused(tmp_path: Path) -> None:
+    """torchvision's regnet_y_800mf has 144 channels where timm's and the paper's have 128."""
+    with pytest.raises(WrongUse, match="torchvision has no network like this"):
+        formats.export(saved(tmp_path, "regnety-800mf"), "torchvision")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_encoder_in_every_format(name: str, tmp_path: Path) -> None:

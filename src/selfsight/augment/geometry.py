@@ -23,7 +23,7 @@ TRIES = 10
 CROP_DRAWS = 2 * TRIES + 2
 """Uniforms of one box: areas, aspect ratios, top, left."""
 _TABLE_BYTES = 16 << 20
-_WIDE, _BAND = 64, 16  # side from which on a CPU blurs in bands, of so many pixels
+_WIDE = 64  # side from which on a CPU blurs by convolution
 
 
 def random_boxes(u: Tensor, sizes: Tensor, scale: Tensor, ratio: Tensor) -> Tensor:
@@ -185,31 +185,17 @@ def blur_matrices(sigma: Tensor, side: int) -> Tensor:
 def blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur per sample. x (n, C, s, s), sigma (n,) in pixels -> (n, C, s, s)."""
     side = x.shape[-1]
-    if side < _WIDE or side % _BAND or x.device.type != "cpu":
+    if side < _WIDE or x.device.type != "cpu":
         matrix = blur_matrices(sigma, side)[:, None]
         return matrix @ x @ matrix.transpose(-1, -2)
-    return _blur_in_bands(x, sigma)
-
-
-def _blur_in_bands(x: Tensor, sigma: Tensor) -> Tensor:
-    """The same for wide pictures: of each row of such a matrix few numbers are not zero, so `_BAND` rows and columns of the
-    result are made at a time, from what is within reach.
-    """
-    count, channels, side = x.shape[:3]
+    # of each row of a wide matrix few numbers are not zero: a convolution for each sample and channel
+    count, channels = x.shape[:2]
     taps = blur_taps(side)
-    reach, window = taps // 2, _BAND + taps - 1
-    band = (_kernels(sigma, taps) @ _diagonals(taps, x.device)).view(count, _BAND, window)
-    across = F.pad(x, (reach, reach, 0, 0), mode="reflect").unfold(3, window, _BAND)
-    x = torch.bmm(across.reshape(count, -1, window), band.mT).view(count, channels, side, side)
-    down = F.pad(x, (0, 0, reach, reach), mode="reflect").unfold(2, window, _BAND).mT
-    return torch.matmul(band[:, None, None], down).view(count, channels, side, side)
-
-
-@lru_cache(maxsize=16)
-def _diagonals(taps: int, device: torch.device) -> Tensor:
-    """(taps, _BAND * (_BAND + taps - 1)): tap t as a matrix whose row i has a one at i + t."""
-    place = torch.arange(_BAND) + torch.arange(taps)[:, None]
-    return F.one_hot(place, _BAND + taps - 1).float().flatten(1).to(device)
+    reach = taps // 2
+    kernels = _kernels(sigma, taps).to(x.dtype).repeat_interleave(channels, 0)[:, None, None]  # (n * C, 1, 1, taps)
+    x = F.pad(x, (reach, reach, reach, reach), mode="reflect").view(1, count * channels, side + 2 * reach, -1)
+    x = F.conv2d(F.conv2d(x, kernels, groups=len(kernels)), kernels.mT, groups=len(kernels))
+    return x.view(count, channels, side, side)
 
 
 def shift(x: Tensor, offset: Tensor) -> Tensor:
