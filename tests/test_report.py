@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -14,10 +15,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from selfsight import cli
 from selfsight.errors import WrongUse
 from selfsight.report import curves, noise, read_run, report, verdict
 from selfsight.report.charts import POINTS, training
 from selfsight.report.curves import smooth
+from selfsight.report.read import folders
 from selfsight.track import Tracker
 
 
@@ -286,6 +289,25 @@ def test_seeds_make_a_group_with_its_deviation(tmp_path):
     assert table["a (3 seeds)"][0] == "1"
     assert table["b"][0] == "2"
     assert table["b"][3] == "-13.0"  # points behind the first
+
+
+def test_a_study_stands_for_its_runs_that_trained(tmp_path):
+    study = tmp_path / "study"
+    for name in ("a-s0", "a-s1"):
+        make(study / "runs" / name)
+    baseline = study / "runs" / "pixels-s0"
+    baseline.mkdir()
+    shutil.copy(study / "runs" / "a-s0" / "run.yaml", baseline)
+    (study / "study.yaml").write_text("kind: compare\n")
+    trained = [study / "runs" / name for name in ("a-s0", "a-s1")]
+    assert folders([study]) == trained
+    assert folders(sorted((study / "runs").iterdir())) == trained  # as a shell's star gives them
+    assert folders([trained[0], tmp_path / "other"]) == [trained[0], tmp_path / "other"]
+    assert cli.run(["report", str(study), "--quick"]) == 0
+    assert "2 runs" in (study / "report.html").read_text()
+    shutil.rmtree(study / "runs")
+    with pytest.raises(WrongUse, match="nothing has trained"):
+        folders([study])
 
 
 def test_close_runs_are_not_told_apart(tmp_path):

@@ -1,7 +1,7 @@
 """What a run folder holds, as far as it got."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -122,6 +122,24 @@ def read_run(path: Path) -> RunFolder:
         read_lines(path / "metrics.jsonl"),
         _mapping(path / "results.json", json.loads),
     )
+
+
+def folders(paths: Sequence[Path]) -> list[Path]:
+    """Run folders: those given, and in place of a study its runs that trained. A study's baselines have no curves.
+
+    Raises:
+        WrongUse: a study in which nothing has trained.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if (path / "study.yaml").is_file():
+            inside = sorted(place for place in (path / "runs").glob("*") if (place / "metrics.jsonl").is_file())
+            if not inside:
+                raise WrongUse(f"{str(path)!r} is a study in which nothing has trained yet: run its command again")
+            found += inside
+        elif (path / "metrics.jsonl").is_file() or not (path.parent.parent / "study.yaml").is_file():
+            found.append(path)
+    return found
 
 
 def _mapping(path: Path, parse: Any) -> Mapping[str, Any]:

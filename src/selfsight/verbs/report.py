@@ -42,11 +42,15 @@ def main(argv: list[str]) -> int:
     """Run the verb; its exit code."""
     about = (
         "One HTML page on one or several runs; it opens offline. With several, they are compared: ranking with its noise, "
-        "settings that differ, curves over one another.\n\nExample: selfsight report runs/a runs/b --out compare.html"
+        "settings that differ, curves over one another. Of a study's folder, its runs are "
+        "compared.\n\nExample: selfsight report runs/a runs/b --out compare.html"
     )
     words, as_json, flags = words_and_flags(argv, ReportFlags(), "report", "RUN [RUN ...]", about, many=True)
     from pathlib import Path
 
+    from selfsight.report.read import folders
+
+    runs = folders([Path(word).expanduser() for word in words])
     out = Path(flags.out).expanduser() if flags.out else Path(words[0]) / "report.html"
     if out.is_dir():
         raise WrongUse(f"--out {str(out)!r} is a folder: name the .html file")
@@ -55,11 +59,11 @@ def main(argv: list[str]) -> int:
 
         if flags.data or flags.train or flags.test:
             raise WrongUse("--quick computes nothing: leave it out, or leave out --data, --train and --test")
-        path = report([Path(word).expanduser() for word in words], out)
+        path = report(runs, out)
     else:
         from selfsight.analysis.summary import full_report
 
         given = {name: value for name, value in dataclasses.asdict(flags).items() if name not in ("out", "quick")}
-        path = full_report(words, out, **given)
+        path = full_report([str(run) for run in runs], out, **given)
     print(json.dumps({"out": str(path)}) if as_json else str(path))
     return 0
