@@ -127,7 +127,11 @@ def test_embed_takes_folders_paths_pictures_and_arrays(run: Path, tmp_path: Path
     others = [tmp_path, str(tmp_path), paths, [str(p) for p in paths], [Image.open(p) for p in paths], list(arrays)]
     for given in others:
         assert encoder.embed(given) == pytest.approx(expected, abs=1e-5)
+    met: list[int] = []
+    hook = encoder.register_forward_pre_hook(lambda module, args: met.append(len(args[0])))
     assert encoder.embed(arrays, batch_size=2) == pytest.approx(expected, abs=1e-5)
+    hook.remove()
+    assert max(met) == 2
     assert np.array_equal(selfsight.embed(run, tmp_path).features, encoder.embed(tmp_path))
     assert selfsight.embed(run, tmp_path).paths == [f"{i}.png" for i in range(5)]
 

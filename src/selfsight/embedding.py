@@ -86,9 +86,10 @@ def embed(
             raise WrongUse("--exclude names pictures of a data set: of a list, leave out those that are not wanted")
         part = from_objects(data, image_size=size, channels=channels)
     where = pick_device(device)
-    rows = extract(
-        Mirrored(net).to(where) if flip else net.to(where), chunks(part, size, channels, where), where
-    ).numpy()
+    if batch_size < 1:
+        raise WrongUse(f"batch_size {batch_size}: give at least 1 picture at a time")
+    seen = (Mirrored(net) if flip else net).to(where)
+    rows = extract(seen, chunks(part, size, channels, where, at_once=batch_size), where).numpy()
     labels = None if part.labels is None else part.labels.numpy()
     names = None if part.paths is None else list(part.paths)
     found = Embedded(rows, labels, names, part.index.numpy(), classes)

@@ -14,13 +14,17 @@ from selfsight.errors import WrongUse
 from selfsight.rng import Stream, generator
 
 
-def chunks(part: Part, size: int, channels: int, device: torch.device, crop: float = 1.0) -> Iterator[Tensor]:
-    """(b, C, S, S) float in [0, 1], in order: the largest central square of each picture at S / crop px, of it S x S px."""
+def chunks(
+    part: Part, size: int, channels: int, device: torch.device, crop: float = 1.0, at_once: int = 256
+) -> Iterator[Tensor]:
+    """(b, C, S, S) float in [0, 1], in order, `at_once` pictures: the largest central square of each at S / crop px, of it
+    S x S px.
+    """
     zero, one = torch.zeros(channels), torch.ones(channels)
     views = augment.build(augment.ViewsConfig(policy="none", normalise=False), size, channels, zero, one).to(device)
     side = round(size / crop)
     edge = slice((side - size) // 2, (side - size) // 2 + size)
-    for _, images in part.chunks(256):
+    for _, images in part.chunks(at_once):
         moved = Images(images.pixels.to(device, non_blocking=True), images.sizes)
         yield views.plain(moved, side)[..., edge, edge]
 
